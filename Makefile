@@ -1,0 +1,37 @@
+# Everything runs from .venv; `make setup` makes it, with uv where there is one, else with venv and pip.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: setup demo test lint lock clean
+
+setup: .venv/ready
+
+.venv/ready: pyproject.toml requirements.lock
+	@if command -v uv >/dev/null; then \
+		uv venv --quiet --allow-existing --python "$$(command -v $(PYTHON))" .venv && \
+		uv pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements.lock && \
+		uv pip install --quiet --python $(BIN)/python --no-deps -e . ; \
+	else \
+		$(PYTHON) -m venv .venv && \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock && \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e . ; \
+	fi
+	@touch $@
+
+demo: setup ## draw rooms, train a head on them, score it, show it
+	$(BIN)/python train.py
+
+test: setup
+	$(BIN)/python -m pytest -q
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+lock: ## renew requirements.lock from pyproject.toml
+	uv pip compile --quiet --universal --no-emit-index-url --no-header --python-version 3.11 --extra dev --extra timm --extra wandb --extra tensorboard --extra joblib pyproject.toml -o requirements.lock
+
+clean:
+	rm -rf .venv outputs/train outputs/evaluate outputs/sweep

@@ -1,0 +1,502 @@
+"""From a checked config to objects: the one file that knows every room."""
+
+import logging
+import os
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from torch import Tensor
+
+from likeness import config as configs
+from likeness.errors import LikenessError
+from likeness.features.datamodule import FeatureData, Split
+from likeness.features.extraction import Extractor, Features, extract
+from likeness.files import write_json
+from likeness.heads.autoencoder import Autoencoder, codes_of, row_batches
+from likeness.heads.linear import PCA, ClosedForm, Identity, RandomProjection
+from likeness.heads.noise import NoNoise
+from likeness.images.splits import SPLITS
+from likeness.reports.classes import draw_per_class
+from likeness.reports.curve import draw_curve
+from likeness.reports.projection import sample_rows
+from likeness.reports.results import draw_neighbours, draw_projections, write_bad_images, write_queries
+from likeness.retrieval.comparison import compare
+from likeness.retrieval.metric import Scores, SimilarityRetrieval, score
+from likeness.runs import checkpoint, trackers
+from likeness.runs.callbacks import EpochProgress
+from likeness.runs.folder import RunFolder
+from likeness.runs.journal import JournalLogger, epochs, read
+
+log = logging.getLogger(__name__)
+
+Config = Mapping[str, Any]
+Encode = Callable[[Tensor], Tensor]
+_BASELINES = "baselines.ckpt"
+
+
+def build(node: Mapping[str, Any], **filled_in: Any) -> Any:
+    """The object that a checked node describes."""
+    try:
+        return instantiate(dict(node), _convert_="all", **filled_in)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, LikenessError):
+            raise error.__cause__ from error
+        raise
+
+
+def build_extractor(config: Config) -> Extractor:
+    """Decoding, preprocessing and the frozen network, on the device that ``extraction.device`` names."""
+    device = config["extraction"]["device"]
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    backbone = build(config["backbone"]).to(device, memory_format=torch.channels_last)
+    return Extractor(build(config["decoding"]), build(config["preprocessing"]), backbone, device)
+
+
+def find_features(config: Config, extractor: Extractor) -> Features:
+    """The features of every picture of the data: found in the store, or computed now and kept there."""
+    data, options = build(config["data"]), config["extraction"]
+    return extract(
+        extractor,
+        data.table(),
+        Path(config["paths"]["store"]),
+        on_bad_image=data.on_bad_image,
+        mostly_white=data.mostly_white,
+        batch_size=options["batch_size"] or (32 if extractor.device == "cpu" else 256),
+        workers=options["workers"] or os.cpu_count() or 1,
+        memory_bytes=options["memory_gb"] * 1e9,
+    )
+
+
+def build_data(config: Config, features: Features) -> FeatureData:
+    return FeatureData(features, config["batch_size"], config["seed"])
+
+
+def build_head(config: Config, feature_shape: tuple[int, ...], card: dict[str, Any] | None = None) -> Autoencoder:
+    """The LightningModule, its weights drawn from the seed alone."""
+    with torch.random.fork_rng():
+        torch.manual_seed(config["seed"])
+        head = build(config["architecture"], feature_shape=feature_shape)
+    metric = {name: value for name, value in config["metric"].items() if name in ("ks", "ties")}
+    return Autoencoder(
+        head=head,
+        scaling=build(config["scaling"], feature_shape=feature_shape),
+        noise=build(config["noise"]),
+        loss=build(config["loss"]),
+        optimizer=build(config["optimizer"]),
+        scheduler=build(config["scheduler"]) if config["scheduler"] else None,
+        metric=SimilarityRetrieval(map_at_r=False, exclude_group=config["metric"]["exclude_home"], **metric),
+        seed=config["seed"],
+        card=card,
+    )
+
+
+def build_card(config: Config, options: Mapping[str, str], extractor: Extractor, data: FeatureData) -> dict[str, Any]:
+    """What travels in a checkpoint: all that scoring needs, as plain values, classes by name."""
+    backbone = config["backbone"]
+    if Path(backbone["weights"]).is_file():
+        backbone = {**backbone, "weights": str(Path(backbone["weights"]).absolute())}
+    places = {
+        name: str(Path(config["data"][name]).absolute()) for name in ("root", "manifest") if config["data"].get(name)
+    }
+    nodes = {name: configs.recorded(config[name]) for name in ("architecture", "scaling", "decoding")}
+    return {
+        "schema": checkpoint.SCHEMA,
+        **nodes,
+        "backbone": configs.recorded(backbone),
+        "preprocessing": {"class": "Preprocessing", **_plain(asdict(extractor.preprocessing))},
+        "data": configs.recorded({**config["data"], **places}),
+        "metric": dict(config["metric"]),
+        "seed": config["seed"],
+        "options": dict(options),
+        "extractor": extractor.identity(),
+        "fingerprint": extractor.fingerprint,
+        "feature_shape": list(data.feature_shape),
+        "classes": list(data.classes),
+    }
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def build_trainer(config: Config, folder: RunFolder) -> pl.Trainer:
+    """Lightning's trainer: the journal first, then the trackers; checkpoints through one atomic writer."""
+    warnings.filterwarnings("ignore", message=r".isinstance\(treespec, LeafSpec\). is deprecated")  # Lightning's own
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # says on each start what this machine lacks
+    callbacks = [build({**node, **_kept_in(node, folder.path)}) for node in config["callbacks"].values()]
+    mirrors = [trackers.Tolerant(lambda node=node: build(node), name) for name, node in config["logger"].items()]
+    return build(
+        config["trainer"],
+        logger=[JournalLogger(folder.journal), *mirrors],
+        callbacks=[*callbacks, EpochProgress()],
+        plugins=[checkpoint.AtomicCheckpointIO()],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,
+        use_distributed_sampler=False,
+    )
+
+
+def _kept_in(node: Mapping[str, Any], folder: Path) -> dict[str, str]:
+    return {"dirpath": str(folder / "checkpoints")} if node["_target_"].endswith("ModelCheckpoint") else {}
+
+
+def fit(trainer: pl.Trainer, module: Autoencoder, data: FeatureData, folder: RunFolder) -> None:
+    """Train the head, and leave it with its best weights; a head in closed form is solved instead.
+
+    Both leave ``checkpoints/best.ckpt``.
+    """
+    best = folder.path / "checkpoints" / "best.ckpt"
+    for logger in trainer.loggers:
+        logger.log_hyperparams(_columns(module, data, folder))
+    if isinstance(module.head, ClosedForm):
+        module.fit_closed_form(data.training_split())
+        checkpoint.write_checkpoint({"state_dict": module.state_dict(), checkpoint.CARD: module.card}, best)
+    else:
+        _fit_interruptibly(trainer, module, data)
+        if best.exists():
+            module.load_state_dict(checkpoint.open_checkpoint(best)["state_dict"])
+    module.eval()
+
+
+def _fit_interruptibly(trainer: pl.Trainer, module: Autoencoder, data: FeatureData) -> None:
+    try:
+        trainer.fit(module, data)
+    except SystemExit as left:  # Lightning turns Ctrl-C into exit 1
+        if isinstance(left.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from left
+        raise
+
+
+def _columns(module: Autoencoder, data: FeatureData, folder: RunFolder) -> dict[str, Any]:
+    """Flat scalars for a dashboard's columns and axes."""
+    card = module.card
+    architecture = {
+        f"architecture.{name}": str(value) for name, value in card["architecture"].items() if name != "class"
+    }
+    return {
+        **{name: option for name, option in card["options"].items() if not name.startswith("hydra")},
+        **architecture,
+        "seed": card["seed"],
+        "code_width": code_width(module, data),
+        "parameters": sum(p.numel() for p in module.head.parameters()),
+        "feature_width": prod(data.feature_shape),
+        "fingerprint": card["fingerprint"][:16],
+        "folder": str(folder.path.absolute()),
+    }
+
+
+def code_width(module: Autoencoder, data: FeatureData) -> int:
+    """The width of a code, asked of the head."""
+    with torch.inference_mode():
+        return module.encode(torch.zeros(1, *data.feature_shape)).shape[1]
+
+
+def fit_methods(module: Autoencoder, data: FeatureData, seed: int, folder: RunFolder) -> dict[str, Encode]:
+    """The head and its baselines: frozen features, PCA and random projection of the head's width.
+
+    The fitted baselines are kept beside the checkpoint, so that an evaluation compares with the same ones.
+    """
+    baselines = _baselines(code_width(module, data), data.feature_shape, seed)
+    for baseline in baselines.values():
+        baseline.fit(row_batches(data.training_split()))
+    states = {name: baseline.state_dict() for name, baseline in baselines.items()}
+    content = {"states": states, checkpoint.CARD: {"schema": checkpoint.SCHEMA}}
+    checkpoint.write_checkpoint(content, folder.path / "checkpoints" / _BASELINES)
+    return _methods(module, baselines)
+
+
+def read_methods(module: Autoencoder, card: Mapping[str, Any], folder: Path) -> dict[str, Encode]:
+    """The head and the baselines that lie beside its checkpoint; without those, the frozen features alone."""
+    if not (folder / _BASELINES).exists():
+        log.warning("no %s beside the checkpoint: PCA and random projection are not scored", _BASELINES)
+        return _methods(module, {})
+    states = checkpoint.open_checkpoint(folder / _BASELINES)["states"]
+    width = states["random_projection"]["matrix"].shape[1]
+    baselines = _baselines(width, tuple(card["feature_shape"]), card["seed"])
+    for name, baseline in baselines.items():
+        baseline.load_state_dict(states[name])
+    return _methods(module, baselines)
+
+
+def _baselines(width: int, feature_shape: tuple[int, ...], seed: int) -> dict[str, PCA | RandomProjection]:
+    return {"pca": PCA(feature_shape, width), "random_projection": RandomProjection(feature_shape, width, seed)}
+
+
+def _methods(module: Autoencoder, baselines: Mapping[str, PCA | RandomProjection]) -> dict[str, Encode]:
+    frozen = Identity(())
+    return {"head": module.encode, "frozen": frozen.encode} | {name: each.encode for name, each in baselines.items()}
+
+
+@dataclass(frozen=True)
+class Results:
+    """Every method's scores on every split; ``gallery`` names the split that was searched, None the queries' own."""
+
+    scores: dict[str, dict[str, Scores]]
+    gallery: str | None
+    ks: tuple[int, ...]
+
+
+def score_splits(
+    methods: Mapping[str, Encode], data: FeatureData, splits: Sequence[str], gallery: str | None, options: Config
+) -> Results:
+    """Score every method on each split that has pictures, within the split or against another one.
+
+    Raises:
+        LikenessError: DATA-SPLIT when no split that was asked for has a picture, or the gallery has none.
+    """
+    present = [split for split in splits if len(_rows_of(data, split))]
+    if not present or (gallery is not None and not len(_rows_of(data, gallery))):
+        raise LikenessError(
+            "DATA-SPLIT",
+            f"no pictures in {' or '.join(splits) if not present else gallery}.",
+            where=str(data.features.table.root),
+            cause="the folder has " + _counted(data.features.table.splits),
+            fix="Choose another split= or gallery=, or split=all.",
+        )
+    against = None if gallery is None else _rows_of(data, gallery)
+    scores = {
+        split: {name: _score(encode, _rows_of(data, split), against, options) for name, encode in methods.items()}
+        for split in present
+    }
+    return Results(scores, gallery, tuple(options["ks"]))
+
+
+def _rows_of(data: FeatureData, split: str) -> Split:
+    return data.split(*SPLITS) if split == "all" else data.split(split)
+
+
+def _counted(splits: np.ndarray) -> str:
+    return ", ".join(f"{count} in {name}" for name, count in zip(*np.unique(splits, return_counts=True), strict=True))
+
+
+def _score(encode: Encode, queries: Split, gallery: Split | None, options: Config) -> Scores:
+    sides = [queries] if gallery is None else [queries, gallery]
+    is_query, is_gallery = queries.is_query, queries.is_gallery
+    if gallery is not None:
+        is_query = torch.cat([torch.ones_like(queries.is_query), torch.zeros_like(gallery.is_query)])
+        is_gallery = ~is_query
+    return score(
+        torch.cat([codes_of(encode, side) for side in sides]),
+        torch.cat([side.labels for side in sides]),
+        torch.cat([side.sample_ids for side in sides]),
+        group_ids=torch.cat([side.homes for side in sides]),
+        is_query=is_query,
+        is_gallery=is_gallery,
+        exclude_group=options["exclude_home"],
+        **{name: value for name, value in options.items() if name != "exclude_home"},
+    )
+
+
+def write_results(
+    results: Results, module: Autoencoder, data: FeatureData, folder: RunFolder, trainer: pl.Trainer | None = None
+) -> dict[str, Any]:
+    """``metrics.json`` and ``queries.csv``; the numbers go to journal and trackers as well. Returns the metrics."""
+    features, card = data.features, module.card
+    splits = {}
+    for split, scores in results.scores.items():
+        name = split if results.gallery is None else f"{split} against {results.gallery}"
+        splits[name] = compare(scores, data.classes, results.ks)
+    metrics = {
+        "schema": 1,
+        "head": card["options"]["architecture"],
+        "backbone": card["options"]["backbone"],
+        "splits": splits,
+        "extractor": {"fingerprint": card["fingerprint"], **card["extractor"]},
+        "features": {"rows": len(features.table), "computed": features.computed, "reused": features.reused}
+        | {"bad": len(features.bad), "mostly_white": features.left_out},
+        "seconds": folder.seconds,
+        "code_width": code_width(module, data),
+        "parameters": sum(p.numel() for p in module.head.parameters()),
+        "epochs": trainer.current_epoch if trainer else None,
+        "seed": card["seed"],
+    }
+    write_json(folder.path / "metrics.json", metrics)
+    write_queries(
+        {name: scores["head"] for name, scores in results.scores.items()}, features.table, folder.path / "queries.csv"
+    )
+    if features.bad:
+        write_bad_images(features.bad, folder.path / "bad_images.csv")
+    for logger in trainer.loggers if trainer else [JournalLogger(folder.journal)]:
+        logger.log_metrics(_flat(splits))
+        logger.finalize("success")
+    return metrics
+
+
+def _flat(splits: Mapping[str, Any]) -> dict[str, float]:
+    """Final scores by flat names: ``test/hit@1``, ``test/frozen/hit@1``, ``test/gain_over_frozen``."""
+    flat = {}
+    for split, summary in splits.items():
+        for method in ("head", "frozen", "pca", "random_projection"):
+            prefix = f"{split}/" if method == "head" else f"{split}/{method}/"
+            flat |= {prefix + measure: found["value"] for measure, found in summary.get(method, {}).items()}
+        for pair, found in summary.get("paired", {}).items():
+            flat[f"{split}/gain_over_{pair.removeprefix('head-')}"] = found[next(iter(found))]["difference"]
+    return flat
+
+
+def in_multirun() -> bool:
+    """Whether this job is one of many."""
+    return HydraConfig.get().mode == RunMode.MULTIRUN
+
+
+def draw_figures(
+    results: Results,
+    metrics: dict[str, Any],
+    methods: Mapping[str, Encode],
+    data: FeatureData,
+    extractor: Extractor,
+    folder: RunFolder,
+    options: Config,
+) -> None:
+    """The figures of one split into ``figures/``; ``auto`` draws none in a multirun, where they would cost most."""
+    if options["draw"] == "none" or (options["draw"] == "auto" and in_multirun()):
+        return
+    figures = folder.path / "figures"
+    split = options["split"] if options["split"] in results.scores else list(results.scores)[-1]
+    found, rows = results.scores[split]["head"], _rows_of(data, split)
+    table, summary = data.features.table, list(metrics["splits"].values())[list(results.scores).index(split)]
+    with folder.timed("draw"):
+        draw_neighbours(found, table, split, figures, lambda path: extractor.decoder.decode(path.read_bytes()).image)
+        draw_per_class(summary["per_class"], "hit@1", summary["chance"]["hit@1"], figures / "per_class.png")
+        frozen = _value(metrics["splits"].get("val"), "frozen")
+        history = epochs(read(folder.journal.path))
+        draw_curve(history, figures / "training_curve.png", {"frozen": frozen} if frozen is not None else None, None)
+        labelled = np.flatnonzero(rows.labels.numpy() >= 0)
+        batch = rows[torch.from_numpy(labelled[sample_rows(len(labelled))])]
+        panels = {"features": methods["frozen"](batch.features), "codes": methods["head"](batch.features).detach()}
+        divergences = draw_projections(
+            {name: value.numpy() for name, value in panels.items()},
+            batch.labels.numpy(),
+            data.classes,
+            options["perplexity"],
+            figures,
+        )
+    folder.journal.write("projection", split=split, **divergences)
+
+
+def _value(summary: Mapping[str, Any] | None, method: str) -> float | None:
+    found = (summary or {}).get(method, {}).get("hit@1")
+    return found["value"] if found else None
+
+
+def validation_value(metrics: Mapping[str, Any]) -> float | None:
+    """The head's hit@1 on val, by which a sweep chooses; None where val was not scored."""
+    return _value(metrics["splits"].get("val"), "head")
+
+
+def checkpoint_path(config: Config) -> Path:
+    """The checkpoint that ``run=`` or ``checkpoint=`` names.
+
+    Raises:
+        LikenessError: CONFIG when both or neither is given, RUN-MISSING when the run's folder has none.
+    """
+    if (config["run"] is None) == (config["checkpoint"] is None):
+        raise LikenessError(
+            "CONFIG",
+            "give run=FOLDER or checkpoint=FILE" + (", not both." if config["run"] else "."),
+            fix="python evaluate.py run=outputs/train/NAME",
+        )
+    if config["checkpoint"] is not None:
+        return Path(config["checkpoint"])
+    path = Path(config["run"]) / "checkpoints" / "best.ckpt"
+    if not path.exists():
+        raise LikenessError(
+            "RUN-MISSING",
+            f"there is no finished run in {config['run']}.",
+            where=str(path.absolute()),
+            fix="Give the folder that train.py printed, or checkpoint=FILE.",
+        )
+    return path
+
+
+def as_trained(config: Config, card: Mapping[str, Any]) -> dict[str, Any]:
+    """The evaluation's config with everything that was not given taken from training.
+
+    Where ``data.root`` names another folder than in training, all its pictures are scored unless ``split`` says less.
+    """
+    given = {name: value for name, value in config["data"].items() if value is not None}
+    elsewhere = bool({"_target_", "root"} & given.keys())
+    data = given if "_target_" in given else _data_node(given, card)
+    configs.refuse(list(configs.faults(data, "data")))
+    splits = [config["split"]] if config["split"] else ["all"] if elsewhere else ["val", "test"]
+    metric = {**card["metric"], **(config["metric"] or {})}
+    return {**config, "data": data, "splits": splits, "metric": metric, "batch_size": 1, "seed": card["seed"]}
+
+
+def _data_node(given: Config, card: Mapping[str, Any]) -> dict[str, Any]:
+    if "root" in given:
+        return {"_target_": "likeness.images.folder.ImageFolder", **given}
+    return {**configs.restored("images", card["data"]), **given}
+
+
+def restore(path: Path, overrides: Config) -> tuple[Autoencoder, Extractor, dict[str, Any]]:
+    """A head from its checkpoint, its extractor built anew, and the card.
+
+    Args:
+        overrides: ``backbone.weights`` names another place of the weights; ``extraction.device``.
+
+    Raises:
+        LikenessError: CKPT-EXTRACTOR when what is built here is not what the head was trained on; CKPT-* from opening.
+    """
+    content = checkpoint.open_checkpoint(path)
+    card = content[checkpoint.CARD]
+    rooms = {"architecture": "heads", "scaling": "heads", "decoding": "images", "preprocessing": "images"}
+    nodes = {name: configs.restored(room, card[name]) for name, room in rooms.items()}
+    backbone = configs.restored("features", card["backbone"])
+    backbone["weights"] = overrides["backbone"].get("weights") or backbone["weights"]
+    config = {**nodes, "backbone": backbone, "extraction": overrides["extraction"]}
+    configs.refuse(list(configs.faults(config)))
+    extractor = build_extractor(config)
+    if extractor.fingerprint != card["fingerprint"]:
+        raise _other_extractor(path, card["extractor"], extractor.identity())
+    shape = tuple(card["feature_shape"])
+    with torch.random.fork_rng():
+        head = build(config["architecture"], feature_shape=shape)
+    scaling = build(config["scaling"], feature_shape=shape)
+    module = Autoencoder(head, scaling, NoNoise(), torch.nn.MSELoss(), torch.optim.SGD, card=card)
+    _load(module, content["state_dict"], path)
+    return module.eval(), extractor, card
+
+
+def _load(module: Autoencoder, state: Mapping[str, Tensor], path: Path) -> None:
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        raise LikenessError(
+            "CKPT-SCHEMA",
+            "the checkpoint's weights do not fit the head that it describes.",
+            where=str(path),
+            cause="\n".join(str(error).splitlines()[1:4]),
+            fix="Give a checkpoint as train.py wrote it.",
+        ) from error
+
+
+def _other_extractor(path: Path, wanted: Mapping[str, Any], got: Mapping[str, Any]) -> LikenessError:
+    changed = [
+        f"{part}.{name}: trained with {value!r}, here {got[part].get(name)!r}"
+        for part, values in wanted.items()
+        if isinstance(values, Mapping)
+        for name, value in values.items()
+        if got[part].get(name) != value
+    ]
+    return LikenessError(
+        "CKPT-EXTRACTOR",
+        "the features that this head was trained on cannot be made here.",
+        where=f"{path}\n" + "\n".join(changed),
+        kept="Nothing was scored.",
+        fix="Give the same weights with backbone.weights=FILE, or the version of likeness that trained the head.",
+    )

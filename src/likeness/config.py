@@ -1,0 +1,303 @@
+"""What a config may say: the typed root, and one check of every node against the constructor that it names.
+
+Only standard-library and Hydra imports at the top: ``--help`` and ``--cfg job`` must answer at once.
+"""
+
+import importlib
+import inspect
+import pkgutil
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.errors import OverrideParseException
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from likeness.errors import LikenessError
+
+ROOMS = ("images", "features", "heads", "retrieval", "reports", "runs")
+# Beside the public names of this package's rooms, a config may name these and nothing else.
+_ALLOWED = {
+    "torch.optim": ("Adadelta", "Adam", "AdamW", "SGD"),
+    "torch.optim.lr_scheduler": ("CosineAnnealingLR", "ReduceLROnPlateau", "StepLR", "ExponentialLR"),
+    "torch.nn": ("MSELoss", "HuberLoss"),
+    "pytorch_lightning": ("Trainer",),
+    "pytorch_lightning.callbacks": ("EarlyStopping", "ModelCheckpoint", "LearningRateMonitor", "Timer"),
+}
+# Arguments that the assembly fills in: what only other parts know.
+_FILLED_IN = {"feature_shape", "params", "optimizer"}
+# What train.py cannot do without.
+_NODES = (
+    "data",
+    "backbone",
+    "decoding",
+    "preprocessing",
+    "architecture",
+    "scaling",
+    "noise",
+    "loss",
+    "optimizer",
+    "trainer",
+)
+_SPECIAL = {"_target_", "_partial_"}
+
+
+@dataclass
+class Paths:
+    """Where results go. ``store`` holds the features and may be shared by any number of runs."""
+
+    outputs: str = "outputs"
+    store: str = "${oc.env:LIKENESS_STORE,${paths.outputs}/features}"
+
+
+@dataclass
+class Extraction:
+    """How features are computed; nothing here changes a feature. None fits the machine."""
+
+    batch_size: int | None = None
+    workers: int | None = None
+    device: str = "auto"
+    memory_gb: float = 16.0
+
+
+@dataclass
+class Scoring:
+    """How codes are scored; see ``likeness.retrieval.metric``."""
+
+    ks: list[int] = field(default_factory=lambda: [1, 5])
+    exclude_home: bool = False
+    ties: str = "by_id"
+    vote_k: int = 5
+    map_at_r: bool = True
+
+
+@dataclass
+class Figures:
+    """Which figures a run draws: ``auto`` draws in a single run and not in a multirun."""
+
+    draw: str = "auto"
+    split: str = "test"
+    perplexity: float = 30.0
+
+
+@dataclass
+class Shared:
+    """What training and evaluation have in common."""
+
+    data: Any = MISSING
+    backbone: Any = MISSING
+    paths: Paths = field(default_factory=Paths)
+    extraction: Extraction = field(default_factory=Extraction)
+    figures: Figures = field(default_factory=Figures)
+    debug: bool = False
+
+
+@dataclass
+class Train(Shared):
+    """The root of ``train.py``."""
+
+    decoding: Any = MISSING
+    preprocessing: Any = MISSING
+    architecture: Any = MISSING
+    scaling: Any = MISSING
+    noise: Any = MISSING
+    loss: Any = MISSING
+    optimizer: Any = MISSING
+    scheduler: Any = None
+    trainer: Any = MISSING
+    callbacks: Any = MISSING
+    logger: Any = MISSING
+    metric: Scoring = field(default_factory=Scoring)
+    batch_size: int = 128
+    seed: int = 0
+
+
+@dataclass
+class Evaluate(Shared):
+    """The root of ``evaluate.py``: which head, on which pictures, against which gallery."""
+
+    run: str | None = None
+    checkpoint: str | None = None
+    split: str | None = None
+    gallery: str | None = None
+    metric: Any = MISSING
+
+
+def register() -> None:
+    """Make the typed roots known to Hydra, for ``conf/train.yaml`` and ``conf/evaluate.yaml`` to build on."""
+    store = ConfigStore.instance()
+    store.store(name="train_schema", node=Train)
+    store.store(name="evaluate_schema", node=Evaluate)
+
+
+def checked(cfg: DictConfig) -> dict[str, Any]:
+    """The config as plain values, every node of it checked; what is built later is built from these very values.
+
+    Raises:
+        LikenessError: CONFIG with all faults at once, each with its dotted path.
+    """
+    try:
+        plain = typing.cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
+    except OmegaConfBaseException as error:
+        raise refused(error) from error
+    bare = [name for name in _NODES if "architecture" in plain and "_target_" not in (plain[name] or {})]
+    refuse([f"{name}: this option describes nothing to train with" for name in bare] + list(faults(plain)))
+    return plain
+
+
+def refuse(found: list[str]) -> None:
+    """Raises CONFIG when any fault was found."""
+    if found:
+        raise LikenessError(
+            "CONFIG-TARGET" if all("is not allowed" in fault for fault in found) else "CONFIG",
+            f"{len(found)} {'fault' if len(found) == 1 else 'faults'} in the config.",
+            where="\n".join(found),
+            kept="Nothing was opened or computed yet.",
+            fix="Correct these options; --cfg job shows every option with its value.",
+        )
+
+
+def faults(node: Any, path: str = "") -> Iterator[str]:
+    """Every fault of every node that names a ``_target_``, as ``dotted.path: what is wrong``."""
+    if isinstance(node, list):
+        for index, item in enumerate(node):
+            yield from faults(item, f"{path}[{index}]")
+    if node == MISSING:
+        yield f"{path}: missing, give it with {path}=…"
+    if not isinstance(node, Mapping):
+        return
+    if "_target_" in node:
+        yield from _node_faults(node, path)
+    for key, value in node.items():
+        yield from faults(value, f"{path}.{key}" if path else str(key))
+
+
+def _node_faults(node: Mapping[str, Any], path: str) -> Iterator[str]:
+    try:
+        target = allowed(node["_target_"])
+    except LikenessError as error:
+        yield f"{path}._target_: {error.what}"
+        return
+    parameters = inspect.signature(target).parameters
+    hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    for name, value in node.items():
+        if name in _SPECIAL:
+            continue
+        if name not in parameters or name in _FILLED_IN or name.startswith("_"):
+            yield f"{path}.{name}: unknown to {target.__name__}{_suggestion(name, parameters)}"
+        elif value != MISSING and name in hints and not _fits(value, hints[name]):
+            yield f"{path}.{name}: {value!r} is not {_spelled(hints[name])}"
+    if not node.get("_partial_"):
+        for name, parameter in parameters.items():
+            if parameter.default is parameter.empty and name not in node.keys() | _FILLED_IN and _by_name(parameter):
+                yield f"{path}.{name}: missing, {target.__name__} needs it"
+
+
+def _by_name(parameter: inspect.Parameter) -> bool:
+    return parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+
+
+def _suggestion(name: str, known: Mapping[str, Any]) -> str:
+    close = get_close_matches(name, [k for k in known if k not in _FILLED_IN], 1)
+    return (
+        f"; did you mean {close[0]}?" if close else f" (it takes {', '.join(k for k in known if k not in _FILLED_IN)})"
+    )
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a YAML value is of the annotated type; a list may stand for a tuple, an integer for a float."""
+    from beartype import BeartypeConf
+    from beartype.door import is_bearable
+
+    if isinstance(value, Mapping) and "_target_" in value:
+        return True
+    if isinstance(value, bool) and bool not in (hint, *typing.get_args(hint)) and hint is not Any:
+        return False
+    conf = BeartypeConf(is_pep484_tower=True)
+    return is_bearable(value, hint, conf=conf) or (
+        isinstance(value, list) and is_bearable(tuple(value), hint, conf=conf)
+    )
+
+
+def _spelled(hint: Any) -> str:
+    if typing.get_origin(hint) is typing.Literal:
+        return f"one of {', '.join(map(str, typing.get_args(hint)))}"
+    return hint.__name__ if inspect.isclass(hint) else str(hint).replace("typing.", "").replace("collections.abc.", "")
+
+
+def allowed(target: str) -> Callable[..., Any]:
+    """The class or function that a ``_target_`` names, if a config may name it.
+
+    It must be a public name, defined (not merely imported) in a file of one of this package's rooms, or be listed.
+
+    Raises:
+        LikenessError: CONFIG-TARGET. Nothing is imported for a refused name outside the rooms.
+    """
+    module, _, name = str(target).rpartition(".")
+    parts = module.split(".")
+    ours = len(parts) == 3 and parts[0] == "likeness" and parts[1] in ROOMS and parts[2] in files_of(parts[1])
+    if name in _ALLOWED.get(module, ()):
+        return getattr(importlib.import_module(module), name)
+    if ours and not name.startswith("_"):
+        found = getattr(importlib.import_module(module), name, None)
+        if callable(found) and getattr(found, "__module__", None) == module:
+            return found
+    raise LikenessError(
+        "CONFIG-TARGET",
+        f"{target} is not allowed (allowed: this package, {sum(map(len, _ALLOWED.values()))} names of others)",
+        where="_target_",
+        fix="Name a class of likeness, or one of " + ", ".join(f"{m}.{n}" for m, ns in _ALLOWED.items() for n in ns),
+    )
+
+
+def files_of(room: str) -> list[str]:
+    """The modules of a room, by name."""
+    package = importlib.import_module(f"likeness.{room}")
+    return [module.name for module in pkgutil.iter_modules(package.__path__)]
+
+
+def recorded(node: Mapping[str, Any]) -> dict[str, Any]:
+    """A checked node as a checkpoint keeps it: its class by name alone, so that a file never says what to import."""
+    return {"class": str(node["_target_"]).rpartition(".")[2], **{k: v for k, v in node.items() if k != "_target_"}}
+
+
+def restored(room: str, node: Mapping[str, Any]) -> dict[str, Any]:
+    """The node that ``recorded`` was given: the class of that name is looked for in the room's own files.
+
+    Raises:
+        LikenessError: CKPT-SCHEMA when the room has no such class.
+    """
+    for file in files_of(room):
+        target = f"likeness.{room}.{file}.{node['class']}"
+        try:
+            allowed(target)
+        except LikenessError:
+            continue
+        return {"_target_": target, **{k: v for k, v in node.items() if k != "class"}}
+    raise LikenessError(
+        "CKPT-SCHEMA",
+        f"the checkpoint asks for {node['class']!r}, and {room} has no such class.",
+        fix="Use the version of likeness that wrote the checkpoint.",
+    )
+
+
+def refused(error: Exception) -> LikenessError:
+    """Hydra's and OmegaConf's own refusals, in this project's form."""
+    cause = getattr(error, "__cause__", None) or error
+    key = getattr(cause, "full_key", None)
+    text = str(error).strip().splitlines()
+    what = " ".join(text[:1]) or type(error).__name__
+    fix = "Correct the option; --help lists the groups, --cfg job shows every option."
+    known = list(getattr(cause, "parent_node", None) or [])
+    if key and known and (close := get_close_matches(key.rsplit(".", 1)[-1], [str(k) for k in known], 1)):
+        parent = f"{key.rsplit('.', 1)[0]}." if "." in key else ""
+        fix = f"Did you mean {parent}{close[0]}? --cfg job shows every option."
+    if isinstance(error, OverrideParseException):
+        name, _, value = error.override.partition("=")
+        fix = f"""Quote brackets, commas and blanks twice, for the shell and for Hydra: {name}="'{value}'\""""
+    cause = "\n".join(line.strip() for line in text[1:] if line.strip())
+    return LikenessError("CONFIG", what, where=key or "", cause=cause, fix=fix)

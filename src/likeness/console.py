@@ -1,0 +1,71 @@
+"""What a person sees while they wait."""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+log = logging.getLogger(__name__)
+
+_WIDTH_OF_A_FILE = 110  # characters; a terminal has its own width
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+def terminal() -> Console:
+    """Where tables go: as wide as the terminal, and wide enough for a table when the output is a file or a pipe."""
+    console = Console()
+    return console if console.is_terminal else Console(width=_WIDTH_OF_A_FILE)
+
+
+class Advance(Protocol):
+    def __call__(self, count: int = 1) -> None:
+        """Say that ``count`` more items are done."""
+
+
+@contextmanager
+def progress(task: str, total: int, unit: str = "images") -> Iterator[Advance]:
+    """Shows ``done/total``, items a second and time left: a bar in a terminal, a line every 10 s in a log."""
+    with (_bar if Console().is_terminal else _lines)(task, total, unit) as advance:
+        yield advance
+
+
+@contextmanager
+def _bar(task: str, total: int, unit: str) -> Iterator[Advance]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, transient=True) as bar:
+        shown = bar.add_task(task, total=total, rate="")
+
+        def advance(count: int = 1) -> None:
+            speed = bar.tasks[shown].speed
+            bar.update(shown, advance=count, rate=f"{speed:,.0f} {unit}/s" if speed else "")
+
+        yield advance
+
+
+@contextmanager
+def _lines(task: str, total: int, unit: str) -> Iterator[Advance]:
+    started = said = time.monotonic()
+    done = 0
+
+    def advance(count: int = 1) -> None:
+        nonlocal done, said
+        done += count
+        now = time.monotonic()
+        if now - said >= _SECONDS_BETWEEN_LINES:
+            said = now
+            rate = done / (now - started)
+            log.info("%s: %s of %s, %.0f %s/s, %.0f s left", task, done, total, rate, unit, (total - done) / rate)
+
+    yield advance

@@ -1,0 +1,1 @@
+"""A frozen network looks at each picture once; the rows are kept."""

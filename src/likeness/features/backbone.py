@@ -1,0 +1,226 @@
+"""A pretrained network, cut at a named layer and frozen: batches of pictures in, features out."""
+
+import re
+from collections.abc import Callable
+from difflib import get_close_matches
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+import torch
+import torchvision
+from jaxtyping import Float
+from torch import Tensor, nn
+from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
+
+from likeness.errors import LikenessError
+from likeness.features import weights as weight_files
+from likeness.images.preprocessing import Preprocessing
+
+Pooling = Literal["avg", "max", "flatten", "none"]
+_TIMM = "timm/"
+
+
+class Backbone(nn.Module):
+    """A frozen network whose output is the feature.
+
+    Args:
+        name: A torchvision model (``resnet50``) or, with the timm extra, a timm model (``timm/resnet50.a1_in1k``).
+        layer: The node to cut at (``layer4``, ``classifier.1``, ``flatten``); None takes the network's own output.
+        pooling: ``avg`` or ``max`` over all positions of a spatial map ``[c, h, w]`` or over tokens ``[t, c]``;
+            ``flatten`` to one row; ``none`` leaves the layer's shape.
+        weights: ``default`` (the library's own, downloaded), a torchvision name such as ``IMAGENET1K_V1``,
+            ``bundled`` (this package's own, where it has some for the network), ``random`` (seeded: the floor that
+            any pretraining must beat), or a file.
+        seed: Of ``weights=random``; no other weights depend on it.
+
+    Raises:
+        LikenessError: BACKBONE for an unknown network or layer; WEIGHTS-* and NET from loading.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        layer: str | None = None,
+        pooling: Pooling = "none",
+        weights: str = "default",
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.name, self.layer, self.pooling, self.seed = name, layer, pooling, seed
+        network = _build(name, random_seed=seed if weights == "random" else None)
+        known = set(network.state_dict())
+        self.network = _cut(network, name, layer)
+        if weights != "random":
+            state = _read(name, weights)
+            fitting = weight_files.check_fits(state, self.network.state_dict(), known, name, weights)
+            self.network.load_state_dict(fitting, assign=True)
+        self.eval().requires_grad_(False)
+        self.weights_digest = weight_files.state_digest(self.network.state_dict())
+
+    def forward(self, pictures: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b ..."]:
+        output = self.network(pictures)
+        return pooled(output["feature"] if isinstance(output, dict) else output, self.pooling)
+
+    def policy(self) -> dict[str, Any]:
+        """What decides the feature, for the extractor's fingerprint."""
+        return {"network": self.name, "layer": self.layer, "pooling": self.pooling, "weights": self.weights_digest}
+
+    def feature_shape(self, size: int) -> tuple[int, ...]:
+        """The shape of one feature of a ``size`` × ``size`` picture, asked of the network."""
+        device = next(self.parameters()).device
+        with torch.inference_mode():
+            return tuple(self(torch.zeros(1, 3, size, size, device=device)).shape[1:])
+
+
+def pooled(maps: Float[Tensor, "b ..."], pooling: Pooling) -> Float[Tensor, "b ..."]:
+    """One feature a picture from a layer's output; a row that is already flat stays as it is.
+
+    >>> pooled(torch.arange(8.0).reshape(1, 2, 2, 2), "max").tolist()
+    [[3.0, 7.0]]
+    """
+    if pooling == "none" or maps.ndim == 2:
+        return maps
+    if pooling == "flatten":
+        return maps.flatten(1)
+    positions = (1,) if maps.ndim == 3 else tuple(range(2, maps.ndim))
+    return maps.mean(positions) if pooling == "avg" else maps.amax(positions)
+
+
+def own_preprocessing(name: str, weights: str = "default") -> Preprocessing:
+    """What a network's published weights were trained for, as torchvision, timm or the bundled weights' card has it."""
+    if weights in ("bundled", "random"):
+        return Preprocessing(size=144, mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
+    if name.startswith(_TIMM):
+        return _timm_preprocessing(name.removeprefix(_TIMM))
+    recipe = _torchvision_weights(name, "DEFAULT").transforms()
+    return Preprocessing(
+        size=recipe.crop_size[0],
+        resize="crop",
+        short_side=recipe.resize_size[0],
+        interpolation=recipe.interpolation.value,
+        mean=list(recipe.mean),
+        std=list(recipe.std),
+    )
+
+
+def _timm_preprocessing(name: str) -> Preprocessing:
+    config = _timm().get_pretrained_cfg(name, allow_unregistered=False)
+    size = config.input_size[-1]
+    return Preprocessing(
+        size=size,
+        resize="crop",
+        short_side=round(size / config.crop_pct),
+        interpolation=config.interpolation if config.interpolation in ("bilinear", "bicubic") else "bicubic",
+        mean=list(config.mean),
+        std=list(config.std),
+    )
+
+
+def _build(name: str, random_seed: int | None) -> nn.Module:
+    """The uncut network: with seeded random weights, or without any (its tensors on the meta device)."""
+    make = _timm_maker(name.removeprefix(_TIMM)) if name.startswith(_TIMM) else _torchvision_maker(name)
+    if random_seed is None and not name.startswith(_TIMM):
+        with torch.device("meta"):
+            return make().eval()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(random_seed or 0)
+        return make().eval()
+
+
+def _torchvision_maker(name: str) -> Callable[[], nn.Module]:
+    models = torchvision.models.list_models(module=torchvision.models)
+    if name not in models:
+        close = get_close_matches(name, models, 3)
+        raise LikenessError(
+            "BACKBONE",
+            f"torchvision has no model {name!r}.",
+            where="backbone.name",
+            fix=f"Did you mean {' or '.join(close)}?" if close else "See torchvision.models.list_models().",
+        )
+    options = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
+    return lambda: torchvision.models.get_model(name, weights=None, **options)
+
+
+def _timm() -> ModuleType:
+    try:
+        import timm
+    except ImportError as error:
+        raise LikenessError(
+            "CONFIG-EXTRA",
+            "a timm backbone was asked for, and timm is not installed.",
+            where="backbone.name",
+            fix='pip install "likeness[timm]"',
+        ) from error
+    return timm.models
+
+
+def _timm_maker(name: str) -> Callable[[], nn.Module]:
+    models = _timm()
+    if not models.is_model(name):
+        close = get_close_matches(name, models.list_models(pretrained=True) + models.list_models(), 3)
+        raise LikenessError(
+            "BACKBONE",
+            f"timm has no model {name!r}.",
+            where="backbone.name",
+            fix=f"Did you mean {' or '.join(_TIMM + match for match in close)}?"
+            if close
+            else "See timm.list_models().",
+        )
+    import timm
+
+    return lambda: timm.create_model(name, pretrained=False, num_classes=0)
+
+
+def _cut(network: nn.Module, name: str, layer: str | None) -> nn.Module:
+    if layer is None:
+        return network
+    nodes = get_graph_node_names(network)[1]
+    if not any(node == layer or node.startswith(f"{layer}.") for node in nodes):
+        parts = {".".join(node.split(".")[:depth]) for node in nodes for depth in range(1, node.count(".") + 2)}
+        close = get_close_matches(layer, sorted(parts), 3) or nodes[-3:]
+        raise LikenessError(
+            "BACKBONE",
+            f"{name} has no layer {layer!r}.",
+            where="backbone.layer",
+            fix=f"Did you mean {' or '.join(close)}? Any of its {len(nodes)} nodes can be named.",
+        )
+    return create_feature_extractor(network, {layer: "feature"})
+
+
+def _read(name: str, weights: str) -> weight_files.State:
+    if weights == "bundled":
+        return weight_files.read_bundled(name)
+    if weights == "default" and name.startswith(_TIMM):
+        return _timm_state(name.removeprefix(_TIMM))
+    if weights == "default" or re.fullmatch(r"[A-Z][A-Z0-9_]+", weights):
+        return weight_files.read_file(weight_files.download(_torchvision_weights(name, weights.upper()).url))
+    return weight_files.read_file(Path(weights).expanduser())
+
+
+def _torchvision_weights(name: str, which: str) -> Any:
+    _torchvision_maker(name)
+    known = torchvision.models.get_model_weights(name)
+    if which not in known.__members__ and which != "DEFAULT":
+        raise LikenessError(
+            "WEIGHTS-MISSING",
+            f"torchvision has no weights {which!r} for {name}.",
+            where="backbone.weights",
+            fix=f"One of {', '.join(known.__members__)}, 'default', 'bundled', 'random', or a file.",
+        )
+    return known[which] if which != "DEFAULT" else known.DEFAULT  # type: ignore[attr-defined]
+
+
+def _timm_state(name: str) -> dict[str, Tensor]:
+    """timm's own weights, through its own download (Hugging Face's hub, its cache and its digests)."""
+    import timm
+
+    try:
+        return timm.create_model(name, pretrained=True, num_classes=0).state_dict()
+    except (OSError, RuntimeError) as error:
+        raise LikenessError(
+            "NET",
+            f"the weights of {_TIMM}{name} could not be downloaded.",
+            cause=str(error).splitlines()[0],
+            fix="Fetch them on a machine with a network and give the file with backbone.weights=FILE.",
+        ) from error

@@ -1,0 +1,148 @@
+"""Features as Lightning sees them: whole batches cut from one tensor, in an order that the seed and epoch decide."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from likeness.features.extraction import Features
+from likeness.features.store import MappedRows, Rows
+
+
+class Batch(NamedTuple):
+    """Rows of one split. ``position`` is the row's place in its split; ids, labels and homes are the table's."""
+
+    features: Float[Tensor, "b ..."]
+    position: Int[Tensor, " b"]
+    labels: Int[Tensor, " b"]
+    sample_ids: Int[Tensor, " b"]
+    homes: Int[Tensor, " b"]
+    is_query: Bool[Tensor, " b"]
+    is_gallery: Bool[Tensor, " b"]
+
+
+@dataclass(frozen=True)
+class Split:
+    """The rows of one split and what is known of them; indexing by positions gives a batch."""
+
+    rows: Rows
+    labels: Int[Tensor, " n"]
+    sample_ids: Int[Tensor, " n"]
+    homes: Int[Tensor, " n"]
+    is_query: Bool[Tensor, " n"]
+    is_gallery: Bool[Tensor, " n"]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, position: Int[Tensor, " b"]) -> Batch:
+        facts = (self.labels, self.sample_ids, self.homes, self.is_query, self.is_gallery)
+        return Batch(self.rows[position], position, *(fact[position] for fact in facts))
+
+    def to(self, device: torch.device) -> "Split":
+        """The split on ``device``; memory-mapped rows stay on disk, the facts with them."""
+        if isinstance(self.rows, MappedRows):
+            return self
+        return Split(*(value.to(device) for value in vars(self).values()))
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """All rows in order, ``size`` at a time."""
+        for start in range(0, len(self), size):
+            yield self[torch.arange(start, min(start + size, len(self)), device=self.labels.device)]
+
+
+class Batches:
+    """The batches of a split: in order, or shuffled by (seed, epoch); every process takes its own share of each.
+
+    A process takes every ``world``-th row from its rank on. Nothing is padded: shares differ by a row at most.
+
+    Args:
+        split: The rows.
+        size: Rows a batch, over all processes together.
+        seed: Of the order; None keeps the rows in order.
+    """
+
+    def __init__(self, split: Split, size: int, seed: int | None = None, rank: int = 0, world: int = 1) -> None:
+        self.split, self.size, self.seed, self.rank, self.world = split, size, seed, rank, world
+        self.epoch = 0
+        self.sampler, self.batch_sampler = self, None  # Lightning tells ``loader.sampler`` the epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """A last batch too small to give every process a row is dropped when training, so that none waits for ever."""
+        whole, rest = divmod(len(self.split), self.size)
+        return whole + (rest >= self.world if self.seed is not None else rest > 0)
+
+    def __iter__(self) -> Iterator[Batch]:
+        order = self._order()
+        for start in range(0, len(self) * self.size, self.size):
+            yield self.split[order[start : start + self.size][self.rank :: self.world]]
+
+    def _order(self) -> Int[Tensor, " n"]:
+        device = self.split.labels.device
+        if self.seed is None:
+            return torch.arange(len(self.split), device=device)
+        generator = torch.Generator().manual_seed(mixed(self.seed, self.epoch))
+        return torch.randperm(len(self.split), generator=generator).to(device)
+
+
+def mixed(*numbers: int) -> int:
+    """One seed from several numbers, so that neighbouring seeds and steps share nothing."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+
+
+class FeatureData(pl.LightningDataModule):
+    """Serves features by split. Training takes the train split, and the unlabelled pictures where there are any.
+
+    Args:
+        features: The table and its rows.
+        batch_size: Rows a step, over all processes.
+        seed: Of the training order.
+    """
+
+    def __init__(self, features: Features, batch_size: int, seed: int) -> None:
+        super().__init__()
+        self.features, self.batch_size, self.seed = features, batch_size, seed
+        self.classes = features.table.classes
+        self._splits: dict[str, Split] = {}
+
+    @property
+    def feature_shape(self) -> tuple[int, ...]:
+        return tuple(self.features.rows.shape[1:])
+
+    def split(self, *names: str) -> Split:
+        """The rows whose split is one of ``names``, in the table's order."""
+        key = "+".join(names)
+        if key not in self._splits:
+            self._splits[key] = _chosen(self.features, np.flatnonzero(np.isin(self.features.table.splits, names)))
+        return self._splits[key]
+
+    def training_split(self) -> Split:
+        return self.split("train", "unlabelled")
+
+    def train_dataloader(self) -> Batches:
+        return self._batches(self.training_split(), self.seed)
+
+    def val_dataloader(self) -> Batches:
+        return self._batches(self.split("val"), None)
+
+    def _batches(self, split: Split, seed: int | None) -> Batches:
+        if self.trainer is None:
+            return Batches(split, self.batch_size, seed)
+        device = self.trainer.strategy.root_device
+        return Batches(split.to(device), self.batch_size, seed, self.trainer.global_rank, self.trainer.world_size)
+
+
+def _chosen(features: Features, at: np.ndarray) -> Split:
+    table = features.table.take(at)
+    facts = (table.labels, table.sample_ids, table.homes, table.is_query, table.is_gallery)
+    rows = features.rows
+    chosen = rows.chosen(at) if isinstance(rows, MappedRows) else rows[torch.from_numpy(at)]
+    return Split(chosen, *(torch.from_numpy(np.ascontiguousarray(fact)) for fact in facts))

@@ -1,0 +1,337 @@
+"""Fill the store once: decode what is missing, show it to the frozen network, keep the rows."""
+
+import hashlib
+import logging
+import time
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float32, UInt8
+from torch import Tensor
+
+from likeness.console import progress
+from likeness.errors import LikenessError, listed
+from likeness.features.store import Rows, Shelf
+from likeness.files import digest
+from likeness.images.decoding import BadImage, Decoder, white_share
+from likeness.images.folder import ImageTable, digests, report_duplicates
+from likeness.images.preprocessing import Preprocessing
+
+log = logging.getLogger(__name__)
+
+_SHARD_BYTES = 32 << 20
+_SECONDS_A_SHARD = 5.0
+
+
+@runtime_checkable
+class Network(Protocol):
+    """What looks at pictures: ``[b, 3, s, s]`` float32 in, one feature a picture out. ``Backbone`` is one."""
+
+    def __call__(self, pictures: Tensor) -> Tensor: ...
+
+    def policy(self) -> dict[str, Any]: ...
+
+    def feature_shape(self, size: int) -> tuple[int, ...]: ...
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """Decoding, preprocessing and backbone: all that turns a picture's bytes into its feature."""
+
+    decoder: Decoder
+    preprocessing: Preprocessing
+    backbone: Network
+    device: str = "cpu"
+
+    def identity(self) -> dict[str, Any]:
+        """All that decides a feature, as plain values."""
+        return {
+            "decoding": self.decoder.policy(),
+            "preprocessing": self.preprocessing.policy(),
+            "backbone": self.backbone.policy(),
+            "dtype": "float32",
+        }
+
+    @property
+    def fingerprint(self) -> str:
+        return digest(self.identity())
+
+    def feature_shape(self) -> tuple[int, ...]:
+        return self.backbone.feature_shape(self.preprocessing.size)
+
+    @torch.inference_mode()
+    def __call__(self, pixels: UInt8[Tensor, "b s s 3"]) -> Float32[Tensor, "b ..."]:
+        """Features in float32 whatever TF32 settings say: a row must not depend on the machine's switches."""
+        pictures = self.preprocessing.normalize(pixels.to(self.device, non_blocking=True))
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            return self.backbone(pictures).float()
+
+
+@dataclass(frozen=True)
+class Bad:
+    """A picture that has no feature, and why."""
+
+    path: str
+    label: str
+    code: str
+    cause: str
+
+
+@dataclass(frozen=True)
+class Features:
+    """A table of pictures and their rows, in the same order."""
+
+    table: ImageTable
+    rows: Rows
+    computed: int
+    reused: int
+    bad: Sequence[Bad] = ()
+    left_out: int = 0
+
+
+class _Prepared(NamedTuple):
+    index: int
+    pixels: UInt8[np.ndarray, "s s 3"] | None = None
+    white: float = 0.0
+    notes: frozenset[str] = frozenset()
+    bad: BadImage | None = None
+    changed: bool = False
+
+
+@dataclass
+class _Writer:
+    """Collects rows and commits them as a shard every 32 MiB or 5 s: what a kill can cost."""
+
+    shelf: Shelf
+    keys: UInt8[np.ndarray, "n 32"]
+    pending: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = field(default_factory=list)
+    since: float = field(default_factory=time.monotonic)
+    not_finite: list[int] = field(default_factory=list)
+    written: int = 0
+
+    def add(
+        self, indices: np.ndarray, features: Float32[np.ndarray, "b ..."], white: Float32[np.ndarray, " b"]
+    ) -> None:
+        finite = np.isfinite(features).reshape(len(features), -1).all(1)
+        self.not_finite += indices[~finite].tolist()
+        self.pending.append((self.keys[indices[finite]], features[finite], white[finite]))
+        size = sum(rows.nbytes for _, rows, _ in self.pending)
+        if size >= _SHARD_BYTES or time.monotonic() - self.since >= _SECONDS_A_SHARD:
+            self.flush()
+
+    def flush(self) -> None:
+        keys, features, white = (
+            (np.concatenate(parts) for parts in zip(*self.pending, strict=True)) if self.pending else ([],) * 3
+        )
+        self.pending, self.since = [], time.monotonic()
+        if len(keys):
+            self.shelf.add(keys, features, white)
+            self.written += len(keys)
+
+
+def extract(
+    extractor: Extractor,
+    table: ImageTable,
+    store: Path,
+    *,
+    on_bad_image: str = "raise",
+    mostly_white: float | None = None,
+    batch_size: int = 64,
+    workers: int = 2,
+    memory_bytes: float | int = np.inf,
+) -> Features:
+    """The features of a table of pictures: those in the store are read, the others computed and kept.
+
+    Args:
+        on_bad_image: ``raise`` stops after all good pictures are done, naming every bad one; ``quarantine`` goes on
+            without the bad ones.
+        mostly_white: Pictures with a larger share of pure white pixels are left out (plans and maps); None keeps all.
+        memory_bytes: Above this the rows stay on disk, memory-mapped.
+
+    Raises:
+        LikenessError: IMG-BAD, DATA-CHANGED, NAN, DISK; whatever was computed stays in the store.
+    """
+    keys = digests(table.files(), workers)
+    report_duplicates(table, keys)
+    shelf = Shelf(store, extractor.identity())
+    computed, bad = _complete(extractor, table, keys, shelf, batch_size, workers)
+    if bad:
+        _decide(bad, table, shelf, on_bad_image)
+    good = np.setdiff1d(np.arange(len(table)), list(bad))
+    if _whole(shelf, keys[good]).any():
+        raise LikenessError(
+            "DISK",
+            "rows that were written a moment ago fail their checksum.",
+            where=str(shelf.folder),
+            kept="The damaged shards, set aside; every other row.",
+            fix="Check the disk, or move the store with paths.store= or LIKENESS_STORE.",
+        )
+    places = shelf.find(keys[good])
+    reused = len(good) - computed
+    log.info("features: %s rows, %s found in the store, %s computed (%s)", len(good), reused, computed, shelf.folder)
+    white = shelf.white(places) > (1.0 if mostly_white is None else mostly_white)
+    if white.any():
+        log.info("left out %d pictures that are mostly white (over %s)", white.sum(), mostly_white)
+        places = shelf.find(keys[good[~white]])
+    kept = table.take(good[~white])
+    rows = shelf.rows(places, memory_bytes)
+    return Features(kept, rows, computed, reused, tuple(bad.values()), int(white.sum()))
+
+
+def _complete(
+    extractor: Extractor, table: ImageTable, keys: np.ndarray, shelf: Shelf, batch_size: int, workers: int
+) -> tuple[int, dict[int, Bad]]:
+    """Compute what the shelf lacks; how many pictures the network saw, and the bad ones by position."""
+    shelf.refresh()
+    before = _whole(shelf, keys)
+    if not before.any():
+        return 0, {}
+    with shelf.filling():
+        shelf.refresh()
+        missing = _whole(shelf, keys)
+        first = _first_of_each(keys, np.flatnonzero(missing))
+        bad: dict[int, Bad] = {}
+        if len(first):
+            shelf.refuse_full_disk(len(first), extractor.feature_shape())
+            bad = _compute(extractor, table, keys, first, shelf, batch_size, workers)
+        shelf.refresh()
+    computed = len(first) - len(bad)
+    same_bytes = {keys[index].tobytes(): fault for index, fault in bad.items()}
+    for index in np.flatnonzero(missing):
+        if fault := same_bytes.get(keys[index].tobytes()):
+            bad[index] = Bad(str(table.paths[index]), fault.label, fault.code, fault.cause)
+    return computed, bad
+
+
+def _whole(shelf: Shelf, keys: np.ndarray) -> np.ndarray:
+    """Which rows are missing, damaged shards counted as absent."""
+    while not shelf.verify(places := shelf.find(keys)):
+        pass
+    return places.missing
+
+
+def _first_of_each(keys: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """The first position of each distinct picture, so that copies are shown to the network once."""
+    return among[np.sort(np.unique(keys[among], axis=0, return_index=True)[1])]
+
+
+def _compute(
+    extractor: Extractor, table: ImageTable, keys: np.ndarray, wanted: np.ndarray, shelf: Shelf, size: int, workers: int
+) -> dict[int, Bad]:
+    writer = _Writer(shelf, keys)
+    notes: Counter[str] = Counter()
+    bad: dict[int, Bad] = {}
+    changed: list[int] = []
+    try:
+        with progress("features", len(wanted)) as advance:
+            for batch in _batches(_prepared(extractor, table, keys, wanted, workers, 4 * size), size):
+                good = [item for item in batch if item.pixels is not None]
+                bad |= {item.index: _described(item.bad, item.index, table) for item in batch if item.bad}
+                changed += [item.index for item in batch if item.changed]
+                notes.update(note for item in good for note in item.notes)
+                if good:
+                    rows = extractor(torch.from_numpy(np.stack([item.pixels for item in good])))
+                    white = np.array([item.white for item in good], np.float32)
+                    writer.add(np.array([item.index for item in good]), rows.cpu().numpy(), white)
+                advance(len(batch))
+    finally:
+        writer.flush()
+    for note, count in sorted(notes.items()):
+        log.info("%d pictures: %s", count, note)
+    _refuse_changed(changed, table, shelf, writer.written)
+    _refuse_non_finite(writer, table)
+    return bad
+
+
+def _prepared(
+    extractor: Extractor, table: ImageTable, keys: np.ndarray, wanted: np.ndarray, workers: int, ahead: int
+) -> Iterator[_Prepared]:
+    """Decoded pictures in order, prepared by threads at most ``ahead`` in advance of the network."""
+    waiting: deque[Future[_Prepared]] = deque()
+    with ThreadPoolExecutor(max(workers, 1)) as pool:
+        try:
+            for index in wanted.tolist():
+                waiting.append(pool.submit(_prepare, extractor, table.path(index), keys[index].tobytes(), index))
+                if len(waiting) >= ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _prepare(extractor: Extractor, path: Path, key: bytes, index: int) -> _Prepared:
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return _Prepared(index, changed=True)
+    if hashlib.sha256(data).digest() != key:
+        return _Prepared(index, changed=True)
+    try:
+        decoded = extractor.decoder.decode(data)
+    except BadImage as fault:
+        return _Prepared(index, bad=fault)
+    pixels = extractor.preprocessing.pixels(decoded.image)
+    return _Prepared(index, pixels, white_share(decoded.image), decoded.notes)
+
+
+def _batches(items: Iterator[_Prepared], size: int) -> Iterator[list[_Prepared]]:
+    batch = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _described(fault: BadImage, index: int, table: ImageTable) -> Bad:
+    label = table.classes[table.labels[index]] if table.labels[index] >= 0 else "unlabelled"
+    return Bad(str(table.paths[index]), label, fault.code, fault.cause)
+
+
+def _decide(bad: dict[int, Bad], table: ImageTable, shelf: Shelf, on_bad_image: str) -> None:
+    lines = [
+        f"{table.root / fault.path}  (class {fault.label!r}): [{fault.code}] {fault.cause}" for fault in bad.values()
+    ]
+    if on_bad_image == "quarantine":
+        log.warning("[IMG-BAD] going on without %d of %d pictures:\n%s", len(bad), len(table), listed(lines))
+        return
+    raise LikenessError(
+        "IMG-BAD",
+        f"{len(bad)} of {len(table)} pictures could not be used.",
+        where=listed(lines, 50),
+        cause=", ".join(f"{count} × {code}" for code, count in sorted(Counter(f.code for f in bad.values()).items())),
+        kept=f"{len(table) - len(bad)} finished features in {shelf.folder}; nothing to redo",
+        fix="Mend or remove the files, or run again with data.on_bad_image=quarantine to go on without them.",
+    )
+
+
+def _refuse_changed(changed: list[int], table: ImageTable, shelf: Shelf, written: int) -> None:
+    if changed:
+        raise LikenessError(
+            "DATA-CHANGED",
+            f"{len(changed)} pictures changed or vanished while they were read.",
+            where=listed([table.path(index) for index in changed]),
+            kept=f"{written} features computed now, in {shelf.folder}; none of a changed picture.",
+            fix="Run the same command again when nothing writes to the folder.",
+        )
+
+
+def _refuse_non_finite(writer: _Writer, table: ImageTable) -> None:
+    if writer.not_finite:
+        raise LikenessError(
+            "NAN",
+            f"{len(writer.not_finite)} features are not finite.",
+            where=listed([table.path(index) for index in writer.not_finite]),
+            cause="The network gave NaN or infinity: wrong weights, or a preprocessing that overflows them.",
+            kept=f"{writer.written} finite features in {writer.shelf.folder}; no other was stored.",
+            fix="Check backbone.weights and preprocessing, or leave the named pictures out.",
+        )

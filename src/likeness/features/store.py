@@ -1,0 +1,300 @@
+"""Feature rows on disk, kept by content: one folder an extractor, in it immutable shards of rows.
+
+A shard is a safetensors file with ``features [n, ...]`` float32, ``keys [n, 32]`` (the SHA-256 of each picture's
+bytes) and ``white [n]`` (share of white pixels). Its header holds the SHA-256 of each tensor, and its name is the
+SHA-256 of the header: so every byte is covered, keys can be trusted before the rows are read, and rows are verified
+when a process first reads them. There is no index to corrupt: readers list the folder. Nothing depends on the lock;
+it only keeps two jobs from computing the same rows.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import socket
+import struct
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+from jaxtyping import Float, Float32, Int, Shaped, UInt8
+from safetensors.numpy import save
+from torch import Tensor
+
+from likeness.errors import LikenessError
+from likeness.files import digest, sweep_temporary, write_atomic, write_json
+
+log = logging.getLogger(__name__)
+
+SCHEMA = 1
+_NAME = re.compile(r"shard-([0-9a-f]{64})\.safetensors")
+_LARGEST_HEADER = 1 << 20
+_SECONDS_BETWEEN_WAITING_LINES = 10.0
+_TYPES = {"F32": np.dtype("<f4"), "U8": np.dtype("u1")}
+
+
+class _Corrupt(Exception):
+    """A shard that is not what was written."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One verified header; tensors are memory-mapped and verified when first asked for."""
+
+    path: Path
+    offset: int
+    header: Mapping[str, Any]
+    _verified: set[str] = field(default_factory=set)
+
+    def __len__(self) -> int:
+        return self.header["keys"]["shape"][0]
+
+    def tensor(self, name: str) -> Shaped[np.ndarray, "n ..."]:
+        """The named tensor, as a read-only memory map."""
+        entry = self.header[name]
+        start, end = entry["data_offsets"]
+        if self.path.stat().st_size < self.offset + end:
+            raise _Corrupt(f"{self.path.name} is cut short")
+        rows = np.memmap(self.path, _TYPES[entry["dtype"]], "r", self.offset + start, tuple(entry["shape"]))
+        if name not in self._verified:
+            if hashlib.sha256(rows.data).hexdigest() != self.header["__metadata__"][name]:
+                raise _Corrupt(f"{self.path.name}: {name} fails its checksum")
+            self._verified.add(name)
+        return rows
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where rows lie: ``shard [n]`` (-1 = not in the store) and ``row [n]`` within it."""
+
+    shard: Int[np.ndarray, " n"]
+    row: Int[np.ndarray, " n"]
+
+    @property
+    def missing(self) -> np.ndarray:
+        return self.shard < 0
+
+
+class MappedRows:
+    """Rows that stay on disk: indexing by a tensor of positions reads just those, as a tensor would."""
+
+    def __init__(self, maps: list[np.ndarray], places: Places) -> None:
+        self._maps, self._places = maps, places
+        self.shape = torch.Size((len(places.row), *maps[0].shape[1:]))
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def chosen(self, at: Int[np.ndarray, " m"]) -> "MappedRows":
+        """The rows at these positions, still on disk."""
+        return MappedRows(self._maps, Places(self._places.shard[at], self._places.row[at]))
+
+    def __getitem__(self, positions: Int[Tensor, " b"] | slice) -> Float[Tensor, "b ..."]:
+        at = np.arange(len(self))[positions] if isinstance(positions, slice) else positions.cpu().numpy()
+        return _gather(self._maps, self._places.shard[at], self._places.row[at])
+
+
+Rows = Float32[Tensor, "n ..."] | MappedRows
+
+
+def _gather(maps: list[np.ndarray], shards: np.ndarray, rows: np.ndarray) -> Float[Tensor, "n ..."]:
+    gathered = np.empty((len(rows), *maps[0].shape[1:]), np.float32)
+    for shard in np.unique(shards):
+        here = np.flatnonzero(shards == shard)
+        gathered[here] = maps[shard][rows[here]]
+    return torch.from_numpy(gathered)
+
+
+class Shelf:
+    """The rows of one extractor.
+
+    Args:
+        store: The store's folder; shelves of many extractors lie in it side by side.
+        identity: All that decides a row, as plain values; the shelf's folder is named by its digest.
+
+    Raises:
+        LikenessError: STORE-VERSION when the shelf was written by a newer version.
+    """
+
+    def __init__(self, store: Path, identity: Mapping[str, Any]) -> None:
+        self.identity = identity
+        self.fingerprint = digest(identity)
+        self.folder = store / self.fingerprint[:16]
+        self.shards: list[Shard] = []
+        self._seen: set[str] = set()
+        self._refused: set[str] = set()
+        self._keys = np.empty((0, 32), np.uint8)
+
+    def refresh(self) -> None:
+        """Take in the shards that have appeared since; set aside those that are damaged."""
+        for path in sorted(self.folder.glob("shard-*.safetensors")):
+            if path.name in self._seen | self._refused:
+                continue
+            try:
+                shard = _open_shard(path)
+                keys = np.asarray(shard.tensor("keys"))
+            except _Corrupt as error:
+                self._set_aside(path, error)
+                continue
+            self.shards.append(shard)
+            self._seen.add(path.name)
+            self._keys = np.concatenate([self._keys, keys])
+
+    def _set_aside(self, path: Path, error: Exception) -> None:
+        self._refused.add(path.name)
+        aside = path.with_name(f"{path.name}.corrupt-{int(time.time())}")
+        try:
+            path.rename(aside)
+        except OSError:
+            aside = path
+        log.warning("[STORE-CORRUPT] %s; set aside as %s, its rows will be computed again", error, aside)
+
+    def find(self, digests: UInt8[np.ndarray, "n 32"]) -> Places:
+        """Where the rows of these pictures lie; ``shard`` is -1 for those that are not in the store."""
+        lengths = [len(shard) for shard in self.shards]
+        places = Places(np.full(len(digests), -1), np.zeros(len(digests), np.int64))
+        if not lengths or not len(digests):
+            return places
+        known, asked = _sortable(self._keys), _sortable(digests)
+        order = np.argsort(known, kind="stable")
+        at = order[np.minimum(np.searchsorted(known, asked, sorter=order), len(order) - 1)]
+        found = (self._keys[at] == digests).all(1)
+        starts = np.concatenate([[0], np.cumsum(lengths)])
+        places.shard[found] = np.searchsorted(starts, at[found], side="right") - 1
+        places.row[found] = at[found] - starts[places.shard[found]]
+        return places
+
+    def verify(self, places: Places) -> bool:
+        """Whether every shard that these rows lie in is whole; damaged ones are set aside and forgotten."""
+        damaged = []
+        for index in np.unique(places.shard[~places.missing]):
+            try:
+                self.shards[index].tensor("features")
+                self.shards[index].tensor("white")
+            except _Corrupt as error:
+                self._set_aside(self.shards[index].path, error)
+                damaged.append(int(index))
+        if damaged:
+            self.shards = [shard for index, shard in enumerate(self.shards) if index not in damaged]
+            keys = [np.asarray(shard.tensor("keys")) for shard in self.shards]
+            self._keys = np.concatenate([np.empty((0, 32), np.uint8), *keys])
+        return not damaged
+
+    def rows(self, places: Places, memory_bytes: float | int = np.inf) -> Rows:
+        """The rows at these places: a tensor, or where they would exceed ``memory_bytes``, memory-mapped rows."""
+        maps = [shard.tensor("features") for shard in self.shards]
+        if len(places.row) * _row_bytes(maps[0].shape[1:]) > memory_bytes:
+            return MappedRows(maps, places)
+        return _gather(maps, places.shard, places.row)
+
+    def white(self, places: Places) -> Float32[np.ndarray, " n"]:
+        """The share of white pixels of each picture at these places."""
+        return _gather([shard.tensor("white") for shard in self.shards], places.shard, places.row).numpy()
+
+    def add(
+        self,
+        digests: UInt8[np.ndarray, "n 32"],
+        features: Float32[np.ndarray, "n ..."],
+        white: Float32[np.ndarray, " n"],
+    ) -> None:
+        """Commit rows as one new shard: it is there whole, or not at all."""
+        if not (self.folder / "extractor.json").exists():
+            write_json(self.folder / "extractor.json", self.identity)
+        tensors = {"features": features, "keys": digests, "white": white}
+        tensors = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
+        sums = {name: hashlib.sha256(value.data).hexdigest() for name, value in tensors.items()}
+        data = save(tensors, {"schema": str(SCHEMA), "extractor": self.fingerprint, **sums})
+        write_atomic(self.folder / f"shard-{hashlib.sha256(data[: _header_end(data)]).hexdigest()}.safetensors", data)
+
+    @contextmanager
+    def filling(self) -> Iterator[None]:
+        """Hold the shelf's lock; while another process holds it, wait and say every 10 s who does.
+
+        A file system without working locks is warned of and gone without: some rows may then be computed twice.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.folder / ".lock", timeout=_SECONDS_BETWEEN_WAITING_LINES)
+        holder = self.folder / ".holder"
+        started = time.monotonic()
+        while True:
+            try:
+                lock.acquire()
+                break
+            except Timeout:
+                who = holder.read_text() if holder.exists() else "another process"
+                log.info("waiting for features (%s is computing them, %.0f s)", who, time.monotonic() - started)
+            except (OSError, NotImplementedError) as error:
+                log.warning("[LOCK] no working lock in %s (%s): some work may be done twice", self.folder, error)
+                break
+        try:
+            if stale := sweep_temporary(self.folder):
+                log.info("removed %d stale temporary files", stale)
+            holder.write_text(f"{socket.gethostname()} pid {os.getpid()}")
+            yield
+        finally:
+            holder.unlink(missing_ok=True)
+            lock.release()
+
+    def refuse_full_disk(self, rows: int, shape: tuple[int, ...]) -> None:
+        """Raises DISK when this many more rows will not fit, before any is computed."""
+        needed = rows * _row_bytes(shape)
+        free = shutil.disk_usage(self.folder).free
+        if needed > free:
+            raise LikenessError(
+                "DISK",
+                f"{rows:,} features of shape {shape} need {needed / 1e9:.2f} GB; {free / 1e9:.2f} GB are free.",
+                where=str(self.folder),
+                kept="Every row that is in the store.",
+                fix="Free some space, or move the store with paths.store= or LIKENESS_STORE.",
+            )
+
+
+def _row_bytes(shape: tuple[int, ...]) -> int:
+    return int(np.prod(shape)) * 4 + 36
+
+
+def _sortable(keys: UInt8[np.ndarray, "n 32"]) -> np.ndarray:
+    """The first 8 bytes of each key; all 32 are compared afterwards."""
+    return np.ascontiguousarray(keys[:, :8]).view(np.uint64)[:, 0]
+
+
+def _header_end(data: bytes) -> int:
+    if len(data) < 8:
+        raise _Corrupt("no header")
+    return 8 + struct.unpack("<Q", data[:8])[0]
+
+
+def _open_shard(path: Path) -> Shard:
+    """Read and verify a shard's header.
+
+    Raises:
+        _Corrupt: When the header is not the one that the file's name was made of.
+        LikenessError: STORE-VERSION for a shard of a newer version.
+    """
+    named = _NAME.fullmatch(path.name)
+    with open(path, "rb") as file:
+        start = file.read(8)
+        end = _header_end(start)
+        if named is None or end > _LARGEST_HEADER:
+            raise _Corrupt(f"{path.name} is no shard")
+        head = start + file.read(end - 8)
+    if hashlib.sha256(head).hexdigest() != named[1]:
+        raise _Corrupt(f"{path.name}: the header fails its checksum")
+    header = json.loads(head[8:])
+    if (schema := int(header["__metadata__"]["schema"])) > SCHEMA:
+        raise LikenessError(
+            "STORE-VERSION",
+            f"the store was written with schema {schema}; this version reads up to {SCHEMA}.",
+            where=str(path),
+            kept="Nothing was changed.",
+            fix="Upgrade likeness, or take another store with paths.store= or LIKENESS_STORE.",
+        )
+    return Shard(path, end, header)

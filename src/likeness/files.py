@@ -1,0 +1,102 @@
+"""Files that are whole or absent: written beside their place, synced, then renamed."""
+
+import hashlib
+import json
+import os
+import secrets
+import socket
+from pathlib import Path
+from typing import Any
+
+from likeness.errors import LikenessError
+
+_TEMPORARY = ".tmp-"
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write ``data`` to ``path`` so that a reader sees the old file, the new one, or none; never a part.
+
+    The temporary file lies in the target's folder (a rename across devices is a copy) and its name says
+    who writes it, so that what a killed process leaves behind can be told from work in progress.
+
+    Raises:
+        LikenessError: DISK when the disk is full or fails, STORE-PERM when the folder cannot be written.
+    """
+    temporary = path.with_name(f"{_TEMPORARY}{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except PermissionError as error:
+        raise LikenessError(
+            "STORE-PERM",
+            f"{path.parent} cannot be written by uid {os.getuid()}.",
+            where=str(path),
+            cause=str(error),
+            fix="Ask its owner for write access, or choose another folder (paths.store=, hydra.run.dir=).",
+        ) from error
+    except OSError as error:
+        raise LikenessError(
+            "DISK",
+            f"could not write {len(data):,} bytes.",
+            where=str(path),
+            cause=str(error),
+            kept="Every file finished before this one; nothing half-written is left.",
+            fix="Free some space, or choose another folder (paths.store=, hydra.run.dir=); then run the same again.",
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sweep_temporary(folder: Path) -> int:
+    """Remove what writers on this host left behind when they were killed; returns how many files that were."""
+    prefix = f"{_TEMPORARY}{socket.gethostname()}-"
+    stale = [path for path in folder.glob(f"{prefix}*") if not _alive(int(path.name[len(prefix) :].split("-")[0]))]
+    for path in stale:
+        path.unlink(missing_ok=True)
+    return len(stale)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write ``content`` as indented JSON, atomically. NaN is refused: JSON has none."""
+    write_atomic(path, (json.dumps(content, indent=2, allow_nan=False) + "\n").encode())
+
+
+def canonical_json(content: Any) -> str:
+    """The one spelling of ``content`` as JSON: sorted keys, no blanks, no NaN. What a digest is taken of.
+
+    Raises:
+        TypeError: For anything but dict, list, str, int, float, bool and None, naming its type.
+    """
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
+
+
+def digest(content: Any) -> str:
+    """SHA-256, in hex, of the canonical JSON of ``content``.
+
+    >>> digest({"b": 1, "a": [2, 3]}) == digest({"a": [2, 3], "b": 1})
+    True
+    """
+    return hashlib.sha256(canonical_json(content).encode()).hexdigest()

@@ -1,0 +1,1 @@
+"""Noise, encoders and decoders, and the LightningModule that trains them."""

@@ -1,0 +1,181 @@
+"""The LightningModule: a head learns to rebuild clean features from noisy ones; no label is used."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+import pytorch_lightning as pl
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from likeness.errors import LikenessError
+from likeness.features.datamodule import Batch, FeatureData, Split, mixed
+from likeness.heads.linear import ClosedForm
+from likeness.heads.noise import Noise
+from likeness.heads.scaling import Scaling
+
+_ROWS_AT_ONCE = 4096
+_KEPT_AS = "likeness"
+
+
+class Head(Protocol):
+    """What is trained: ``encode`` gives the code, ``decode`` rebuilds the scaled feature from it."""
+
+    l1: float
+
+    def encode(self, rows: Float[Tensor, "b ..."]) -> Float[Tensor, "b code"]: ...
+
+    def decode(self, code: Float[Tensor, "b code"]) -> Float[Tensor, "b ..."]: ...
+
+
+class Autoencoder(pl.LightningModule):
+    """Scaling, noise and head; logs ``train/loss``, ``val/loss`` and, by the metric, ``val/hit@k``.
+
+    The noise of a step follows from (seed, step), so that a resumed run draws what it would have drawn.
+
+    Args:
+        head: A trained head, or one in closed form (then only ``encode`` and ``fit_closed_form`` are of use).
+        scaling: Fitted on the training rows when training starts.
+        noise: What corrupts the input; validation is of clean input, except for noise that is drawn once.
+        loss: Takes (rebuilt, clean), both in scaled units.
+        optimizer: Takes parameters.
+        scheduler: Takes the optimizer; None keeps the learning rate.
+        metric: Scores the codes of the validation split at the end of each validation.
+        card: Plain values that travel in the checkpoint: what another program needs to use this head.
+    """
+
+    def __init__(
+        self,
+        head: nn.Module,
+        scaling: Scaling,
+        noise: Noise,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        optimizer: Callable[..., torch.optim.Optimizer],
+        scheduler: Callable[..., Any] | None = None,
+        metric: Metric | None = None,
+        seed: int = 0,
+        card: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.head, self.scaling, self.noise, self.loss = head, scaling, noise, loss
+        self.metric, self.seed, self.card = metric, seed, card or {}
+        self._make_optimizer, self._make_scheduler = optimizer, scheduler
+        self._drawn: dict[str, Tensor] = {}
+        self._losses: dict[str, list[Tensor]] = {"train": [], "val": []}
+        self._best_hit = float("-inf")
+
+    def encode(self, features: Float[Tensor, "b ..."]) -> Float[Tensor, "b code"]:
+        """Codes of raw features: scaled as in training, never corrupted."""
+        return self.head.encode(self.scaling(features))
+
+    def rebuild(self, scaled: Float[Tensor, "b ..."]) -> tuple[Float[Tensor, "b code"], Float[Tensor, "b ..."]]:
+        code = self.head.encode(scaled)
+        return code, self.head.decode(code)
+
+    def objective(self, noisy: Float[Tensor, "b ..."], clean: Float[Tensor, "b ..."]) -> Float[Tensor, ""]:
+        """Reconstruction loss of the clean feature, plus the code's L1 norm where the head asks for it."""
+        code, rebuilt = self.rebuild(noisy)
+        assert rebuilt.shape == clean.shape, f"reconstruction {rebuilt.shape} of features {clean.shape}"
+        loss = self.loss(rebuilt, clean)
+        return loss + self.head.l1 * code.abs().sum(1).mean() if self.head.l1 else loss
+
+    def on_fit_start(self) -> None:
+        """Fit the scaling, once; a resumed run brings its own."""
+        if self.trainer.current_epoch == 0 and self.trainer.global_step == 0:
+            self.scaling.fit(row_batches(self._data.training_split()))
+
+    def training_step(self, batch: Batch, index: int) -> Float[Tensor, ""]:
+        clean = self.scaling(batch.features)
+        loss = self.objective(self._corrupted(clean, batch, "train"), clean)
+        self._losses["train"].append(_weighted(loss.detach(), clean))
+        return loss
+
+    def validation_step(self, batch: Batch, index: int) -> None:
+        clean = self.scaling(batch.features)
+        if len(clean):
+            noisy = self._corrupted(clean, batch, "val") if self.noise.drawn_once else clean
+            self._losses["val"].append(_weighted(self.objective(noisy, clean), clean))
+        if self.metric is not None:
+            homes = batch.homes
+            self.metric.update(
+                self.head.encode(clean).float(), batch.labels, batch.sample_ids, homes, batch.is_query, batch.is_gallery
+            )
+
+    def on_train_epoch_end(self) -> None:
+        self.log("train/loss", self._mean_loss("train"))
+
+    def on_validation_epoch_end(self) -> None:
+        self.log("val/loss", self._mean_loss("val"))
+        if self.metric is not None:
+            values = self.metric.compute()
+            self.metric.reset()
+            self._best_hit = max(self._best_hit, float(values["hit@1"]))
+            hits = {f"val/{name}": value for name, value in values.items() if name.startswith("hit@")}
+            self.log_dict(hits | {"val/hit@1_best": self._best_hit})
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self._make_optimizer(self.head.parameters())
+        if self._make_scheduler is None:
+            return optimizer
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": self._make_scheduler(optimizer), "monitor": "val/loss"},
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[_KEPT_AS] = self.card
+
+    def fit_closed_form(self, split: Split) -> None:
+        """Fit the scaling and a closed-form head on these rows."""
+        assert isinstance(self.head, ClosedForm)
+        batches = row_batches(split)
+        self.scaling.fit(batches)
+        self.head.fit(lambda: (self.scaling(rows) for rows in batches()))
+
+    @property
+    def _data(self) -> FeatureData:
+        return self.trainer.datamodule  # type: ignore[attr-defined]
+
+    def _corrupted(self, clean: Tensor, batch: Batch, split: str) -> Tensor:
+        if not self.noise.drawn_once:
+            return self.noise(clean, self._generator(clean.device, self.global_step))
+        if split not in self._drawn:
+            whole = self._data.training_split() if split == "train" else self._data.split(split)
+            every = torch.arange(len(whole))
+            rows = self.scaling(whole.rows[every].to(clean.device))
+            self._drawn[split] = self.noise(rows, self._generator(clean.device, sum(split.encode())))
+        return self._drawn[split][batch.position.to(clean.device)]
+
+    def _generator(self, device: torch.device, step: int) -> torch.Generator:
+        return torch.Generator(device).manual_seed(mixed(self.seed, step, self.trainer.global_rank))
+
+    def _mean_loss(self, name: str) -> Float[Tensor, ""]:
+        """The mean over the rows of all processes since the last call."""
+        parts = self._losses[name] or [torch.zeros(2, device=self.device)]
+        total, count = self.trainer.strategy.reduce(torch.stack(parts).sum(0), reduce_op="sum")
+        self._losses[name].clear()
+        if not (total / count).isfinite():
+            raise LikenessError(
+                "NAN-LOSS",
+                f"the {name} loss is {float(total / count)} in epoch {self.current_epoch}, step {self.global_step}.",
+                cause="The optimizer diverged, or the features' scale is too large for this learning rate.",
+                kept="The checkpoints of earlier epochs in the run folder's checkpoints/, and all features.",
+                fix="Lower optimizer.lr, or scale the features (scaling=standardize).",
+            )
+        return total / count
+
+
+def _weighted(loss: Float[Tensor, ""], rows: Float[Tensor, "b ..."]) -> Float[Tensor, "2"]:
+    return torch.stack([loss * len(rows), loss.new_tensor(len(rows))])
+
+
+def row_batches(split: Split) -> Callable[[], Iterable[Float[Tensor, "b ..."]]]:
+    """The rows of a split in order, some thousand at a time, as often as it is called."""
+    return lambda: (batch.features for batch in split.batches(_ROWS_AT_ONCE))
+
+
+@torch.inference_mode()
+def codes_of(encode: Callable[[Tensor], Tensor], split: Split) -> Float[Tensor, "n code"]:
+    """The codes of a split's rows, in order, on the CPU."""
+    return torch.cat([encode(rows).float().cpu() for rows in row_batches(split)()])

@@ -1,0 +1,78 @@
+"""A fully connected autoencoder of any depth, with a mirrored decoder."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from math import prod
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from likeness.errors import LikenessError
+
+Activation = Literal["relu", "elu", "gelu", "tanh", "sigmoid", "identity"]
+
+_ACTIVATIONS = {
+    "relu": torch.relu,
+    "elu": functional.elu,
+    "gelu": functional.gelu,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "identity": lambda x: x,
+}
+
+
+class Dense(nn.Module):
+    """``feature → widths[0] → … → widths[-1] = code → … → widths[0] → feature``.
+
+    Args:
+        feature_shape: Shape of one feature; maps are flattened.
+        widths: From the first hidden layer to the code.
+        activation: Of every hidden layer.
+        code_activation: Of the code.
+        output_activation: Of the reconstruction: what it can reach must cover the scaled features.
+        tied: The decoder uses the encoder's weights, transposed, and biases of its own.
+        l1: Weight of the code's L1 norm in the loss (mean over rows of the sum over the code).
+    """
+
+    def __init__(
+        self,
+        feature_shape: tuple[int, ...],
+        widths: Sequence[int] = (128,),
+        activation: Activation = "relu",
+        code_activation: Activation = "identity",
+        output_activation: Activation = "identity",
+        tied: bool = False,
+        l1: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if not widths or min(widths) < 1:
+            raise LikenessError(
+                "HEAD",
+                f"architecture.widths={list(widths)} are no layer widths.",
+                fix="Give one or more positive integers, e.g. architecture.widths='[1024, 256]'.",
+            )
+        self.feature_shape, self.tied, self.l1 = tuple(feature_shape), tied, l1
+        sizes = [prod(feature_shape), *widths]
+        self.encoder = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
+        self.decoder = nn.ModuleList(nn.Linear(b, a) for a, b in reversed(list(pairwise(sizes))))
+        if tied:
+            for layer in self.decoder:
+                del layer.weight
+        hidden = [_ACTIVATIONS[activation]] * (len(widths) - 1)
+        self._encoder_activations = [*hidden, _ACTIVATIONS[code_activation]]
+        self._decoder_activations = [*hidden, _ACTIVATIONS[output_activation]]
+
+    def encode(self, rows: Float[Tensor, "b ..."]) -> Float[Tensor, "b code"]:
+        rows = rows.flatten(1)
+        for layer, activation in zip(self.encoder, self._encoder_activations, strict=True):
+            rows = activation(layer(rows))
+        return rows
+
+    def decode(self, code: Float[Tensor, "b code"]) -> Float[Tensor, "b ..."]:
+        transposed = [layer.weight.T for layer in reversed(self.encoder)]
+        for layer, weight, activation in zip(self.decoder, transposed, self._decoder_activations, strict=True):
+            code = activation(functional.linear(code, weight if self.tied else layer.weight, layer.bias))
+        return code.unflatten(1, self.feature_shape)

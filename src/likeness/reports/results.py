@@ -1,0 +1,156 @@
+"""What a run leaves for people: queries as a table, figures, and one table in the terminal."""
+
+import csv
+import io
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from PIL.Image import Image
+
+from likeness.console import terminal
+from likeness.features.extraction import Bad
+from likeness.files import write_atomic
+from likeness.images.table import ImageTable
+from likeness.reports.gallery import GalleryRow, Picture, draw_gallery
+from likeness.reports.projection import draw_projection, project
+from likeness.reports.scoreboard import run_line, run_table
+from likeness.retrieval.metric import Scores
+
+log = logging.getLogger(__name__)
+
+_NEAREST = 5
+_GALLERY_ROWS = 6
+
+OpenImage = Callable[[Path], Image]
+
+
+def write_queries(scores: Mapping[str, Scores], table: ImageTable, path: Path) -> None:
+    """``queries.csv``: a row for each query of each split, with its rank and its five nearest neighbours.
+
+    ``rank`` is that of the first neighbour of the query's class: empty where it has no such neighbour to find
+    (``skipped`` is then 1), 0 where its code is zero and it finds nothing.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text)
+    nearest = [f"{column}_{i}" for i in range(1, _NEAREST + 1) for column in ("path", "label", "similarity")]
+    writer.writerow(["split", "sample_id", "path", "label", "home", "skipped", "rank", *nearest])
+    for split, found in scores.items():
+        writer.writerows(_query_rows(split, found, table))
+    write_atomic(path, text.getvalue().encode("utf-8", "surrogateescape"))
+
+
+def _query_rows(split: str, scores: Scores, table: ImageTable) -> Iterator[list[Any]]:
+    at = _Places(table)
+    for row in range(len(scores.sample_ids)):
+        query = at(int(scores.sample_ids[row]))
+        skipped = bool(scores.skipped[row])
+        home = table.home_names[table.homes[query]] if table.homes[query] >= 0 else ""
+        facts = [split, int(scores.sample_ids[row]), table.paths[query], at.label(query), home, int(skipped)]
+        yield [*facts, "" if skipped else int(scores.rank[row]), *_nearest_cells(scores, row, at, table)]
+
+
+def _nearest_cells(scores: Scores, row: int, at: "_Places", table: ImageTable) -> Iterator[Any]:
+    for sample, similarity in zip(
+        scores.neighbour_ids[row, :_NEAREST], scores.similarities[row, :_NEAREST], strict=True
+    ):
+        if sample < 0:
+            yield from ("", "", "")
+        else:
+            place = at(int(sample))
+            yield from (table.paths[place], at.label(place), f"{float(similarity):.6f}")
+
+
+class _Places:
+    """From a sample id to its row of the table."""
+
+    def __init__(self, table: ImageTable) -> None:
+        self._table = table
+
+    def __call__(self, sample_id: int) -> int:
+        return int(np.searchsorted(self._table.sample_ids, sample_id))
+
+    def label(self, row: int) -> str:
+        label = self._table.labels[row]
+        return self._table.classes[label] if label >= 0 else ""
+
+
+def draw_neighbours(scores: Scores, table: ImageTable, title: str, folder: Path, open_image: OpenImage) -> None:
+    """``neighbours_good.png`` and ``neighbours_worst.png``: queries beside their five nearest.
+
+    Good queries are those whose nearest neighbours are right, taken evenly over the classes; the worst are those whose
+    first right neighbour comes last.
+    """
+    counted = np.flatnonzero(~scores.skipped.numpy())
+    rank = np.where(scores.rank[counted] > 0, scores.rank[counted], np.iinfo(np.int64).max)
+    quality = scores.precision[counted].sum(1).numpy()
+    worst = counted[np.lexsort((counted, -rank))][:_GALLERY_ROWS]
+    good = _evenly(counted[np.lexsort((counted, -quality))], scores.labels.numpy())[:_GALLERY_ROWS]
+    for name, rows in (("good", good), ("worst", worst)):
+        if len(rows):
+            shown = [_gallery_row(scores, int(row), table) for row in rows]
+            draw_gallery(shown, f"{title}: {name} queries", folder / f"neighbours_{name}.png", open_image)
+
+
+def _evenly(ordered: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The same rows, the first of each class first, then the second of each, and so on."""
+    so_far: Counter[int] = Counter()
+    turn = []
+    for label in labels[ordered].tolist():
+        turn.append(so_far[label])
+        so_far[label] += 1
+    return ordered[np.argsort(turn, kind="stable")]
+
+
+def _gallery_row(scores: Scores, row: int, table: ImageTable) -> GalleryRow:
+    at = _Places(table)
+    query, label = at(int(scores.sample_ids[row])), int(scores.labels[row])
+    neighbours = []
+    for sample, similarity in zip(
+        scores.neighbour_ids[row, :_NEAREST], scores.similarities[row, :_NEAREST], strict=True
+    ):
+        if sample >= 0:
+            place = at(int(sample))
+            right = bool(table.labels[place] == label)
+            neighbours.append(Picture(table.path(place), at.label(place), float(similarity), right))
+    rank = int(scores.rank[row])
+    note = f"first right neighbour at rank {rank}" if rank else "finds nothing: its code is zero"
+    return GalleryRow(Picture(table.path(query), at.label(query)), neighbours, note)
+
+
+def write_bad_images(bad: Iterable[Bad], path: Path) -> None:
+    """``bad_images.csv``: every picture that the run went on without, and why."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["path", "label", "code", "cause"])
+    writer.writerows([fault.path, fault.label, fault.code, fault.cause] for fault in bad)
+    write_atomic(path, text.getvalue().encode("utf-8", "surrogateescape"))
+
+
+def draw_projections(
+    panels: Mapping[str, Float[np.ndarray, "n _"]],
+    labels: Int[np.ndarray, " n"],
+    classes: Sequence[str],
+    perplexity: float,
+    folder: Path,
+) -> dict[str, float]:
+    """``projection.png``: t-SNE of each set of rows side by side; returns the Kullback-Leibler divergences."""
+    projected = [(name, project(rows, perplexity)) for name, rows in panels.items()]
+    draw_projection(projected, labels, classes, folder / "projection.png")
+    return {name: projection.kl for name, projection in projected}
+
+
+def show(metrics: Mapping[str, Any], folder: Path, brief: bool = False) -> None:
+    """The run's one table, and where the rest lies; one line when ``brief``."""
+    console = terminal()
+    if brief:
+        console.print(run_line(metrics), soft_wrap=True)
+        return
+    console.print(run_table(metrics))
+    console.print(f"\nall of it: {folder}", soft_wrap=True)
+    if (folder / "figures").is_dir():
+        console.print(f"figures:   {folder / 'figures'}", soft_wrap=True)

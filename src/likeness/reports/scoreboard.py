@@ -1,0 +1,364 @@
+"""Numbers for a person: one run in one table, a sweep as a csv file and as a ranking."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from likeness.errors import LikenessError
+from likeness.files import write_atomic
+from likeness.reports import words
+from likeness.retrieval.significance import seeds_interval
+
+Row = dict[str, Any]
+
+_LEVEL = 0.05
+_MOST_JOBS = 20
+_NARROWEST_NAME = 10  # characters: "projection" stays whole
+_IDENTITY = ("job", "folder", "state")
+_FIGURES = ("hit@1", "hit@1_low", "hit@1_high", "hit@5", "hit@5_low", "hit@5_high")
+_GAINS = ("gain_over_frozen", "p_over_frozen", "gain_over_pca", "p_over_pca")
+_COSTS = ("code_width", "parameters", "seconds.fit")
+_FIXED = (*_IDENTITY, *(f"{split}/{name}" for split in ("val", "test") for name in _FIGURES + _GAINS), *_COSTS, "error")
+
+
+def run_table(metrics: Mapping) -> Group:
+    """One run, or one evaluation, at a glance: every method, every comparison, and what it cost.
+
+    Args:
+        metrics: The content of a ``metrics.json``. What is null or absent is shown as ``–``.
+
+    A difference is better or worse when its interval leaves zero out and its p is below 0.05, and inside the noise
+    otherwise. Comparisons are of hit@1 on the last split.
+    """
+    return Group(_methods(metrics), Text(), _comparisons(metrics), Text(), _costs(metrics), *_left_out(metrics))
+
+
+def _methods(metrics: Mapping) -> Group:
+    splits = metrics["splits"]
+    columns = [(split, measure) for split in splits for measure in ("hit@1", "hit@5")] + [(list(splits)[-1], "map@r")]
+    table = _table([""], [f"{split}\n{measure}" for split, measure in columns])
+    cells = {method: [_shown(splits, split, method, measure) for split, measure in columns] for method in words.METHODS}
+    best = [max(_numbers(column), default=None) for column in zip(*cells.values(), strict=True)]
+    for method, row in cells.items():
+        shown = [_interval(cell, _number(cell) == top) for cell, top in zip(row, best, strict=True)]
+        table.add_row(words.METHODS[method], *shown)
+    chance = [_interval(_shown(splits, split, "chance", measure)) for split, measure in columns]
+    table.add_row("chance", *chance, style="dim")
+    network, head = (metrics.get(key) or words.NONE for key in ("backbone", "head"))
+    return _titled(f"{network} → {head}", ", percent with 95 % intervals", table)
+
+
+def _shown(splits: Mapping, split: str, method: str, measure: str) -> Any:
+    """An interval for a hit; for map@r, the fifth column of a page's hundred characters, the number alone."""
+    found = _at(splits, split, method, measure)
+    return _number(found) if measure == "map@r" else found
+
+
+def _comparisons(metrics: Mapping) -> Group:
+    """One line a pair, e.g. ``head − frozen  +1.2 points  [−0.4, +2.8]  p = 0.14  → inside the noise``."""
+    split = list(metrics["splits"])[-1]
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for pair, measures in (_at(metrics, "splits", split, "paired") or {}).items():
+        names = " − ".join(words.METHODS.get(name, name) for name in pair.split("-", 1))
+        table.add_row(Text(names), *_difference(_at(measures, "hit@1")))
+    return _titled(f"{split} hit@1", ", query by query", table)
+
+
+def _difference(found: Any) -> list[Text]:
+    difference, low, high, p = (_number(_at(found, key)) for key in ("difference", "low", "high", "p"))
+    if difference is None:
+        return [Text(words.NONE)]
+    verdict, look = _verdict(difference, low, high, p)
+    return [
+        Text(f"{words.points(difference)} points", justify="right"),
+        Text(f"[{words.points(low)}, {words.points(high)}]"),
+        Text(words.p_value(p)),
+        Text(f"→ {verdict}", look),
+    ]
+
+
+def _verdict(difference: float, low: float | None, high: float | None, p: float | None) -> tuple[str, str]:
+    """What to call a difference, and its look. Only an interval and a p that are both there can leave the noise."""
+    if low is None or high is None or p is None:
+        return "no interval", "dim"
+    if p >= _LEVEL or low <= 0 <= high:
+        return "inside the noise", "yellow"
+    return ("better", "bold green") if difference > 0 else ("worse", "bold red")
+
+
+def _costs(metrics: Mapping) -> Text:
+    queries = ", ".join(f"{name} {_counted(split, 'n')}" for name, split in metrics["splits"].items())
+    spent = (f"{name} {value:.1f}" for name, value in (metrics.get("seconds") or {}).items() if value is not None)
+    width, parameters, epochs = (_counted(metrics, key) for key in ("code_width", "parameters", "epochs"))
+    reused, computed = (_counted(metrics, "features", key) for key in ("reused", "computed"))
+    return Text(
+        f"n: {queries} · code width {width} · {parameters} parameters · {epochs} epochs\n"
+        f"rows: {reused} reused, {computed} computed · seconds: {', '.join(spent) or words.NONE}",
+        "dim",
+    )
+
+
+def _left_out(metrics: Mapping) -> Iterator[Text]:
+    """A line for every kind of query or code that the figures do not count."""
+    for name, split in metrics["splits"].items():
+        if skipped := _number(_at(split, "skipped")):
+            yield Text(f"{name}: {skipped:,} queries skipped, as none of their candidates has their class", "yellow")
+        for method, rows in (_at(split, "zero") or {}).items():
+            if rows:
+                yield Text(f"{name}: {rows:,} codes of {words.METHODS.get(method, method)} are zero", "yellow")
+
+
+def run_line(metrics: Mapping) -> Text:
+    """One run in one line: the head's hit@1 on each split, and its gain over the frozen features on the last."""
+    splits = metrics["splits"]
+    hits = (f"{split} hit@1 {words.percent(_number(_shown(splits, split, 'head', 'hit@1')))}" for split in splits)
+    *_, last = splits
+    gain = _number(_at(splits, last, "paired", "head-frozen", "hit@1", "difference"))
+    return Text(f"{', '.join(hits)}, {words.points(gain)} points over frozen")
+
+
+def sweep_rows(folder: Path) -> list[Row]:
+    """Every job of a sweep as a flat row, best validation hit@1 first, jobs without a result last.
+
+    A job is a sub-folder with a ``status.json`` or a ``metrics.json``. A row has job, folder, state, a key for each
+    overridden option, the figures of val and test as fractions, costs, and the first line of its error; what is not
+    known is None. The state is ``lost`` where a job says it is done but has no readable ``metrics.json``.
+
+    Raises:
+        LikenessError: RUN-MISSING when there is no such folder.
+    """
+    if not folder.is_dir():
+        raise LikenessError("RUN-MISSING", "there is no such sweep.", where=str(folder), fix="Give the sweep's folder.")
+    jobs = [path for path in folder.iterdir() if (path / "status.json").exists() or (path / "metrics.json").exists()]
+    return _best_first([_row(path) for path in sorted(jobs, key=lambda path: (len(path.name), path.name))])
+
+
+def _row(folder: Path) -> Row:
+    status, metrics = _read(folder / "status.json"), _read(folder / "metrics.json")
+    state = _state(status, metrics)
+    job = _at(status, "job")
+    overrides = _at(status, "overrides")
+    return {
+        "job": folder.name if job is None else job,
+        "folder": folder.name,
+        "state": state,
+        **dict(_overridden(text) for text in (overrides if isinstance(overrides, list) else [])),
+        **_results(metrics if state == "done" else None),
+        "error": _first_line(_at(status, "error")),
+    }
+
+
+def _state(status: Mapping | None, metrics: Mapping | None) -> str:
+    named = _at(status, "state") or "done"
+    return "lost" if named == "done" and not isinstance(_at(metrics, "splits"), Mapping) else str(named)
+
+
+def _overridden(text: str) -> tuple[str, str]:
+    """``+a.b=1`` as ``("a.b", "1")``; a name that a row needs for itself is set apart."""
+    key, _, value = str(text).lstrip("+~").partition("=")
+    return (f"override {key}" if key in _FIXED else key), value
+
+
+def _results(metrics: Mapping | None) -> Row:
+    row: Row = {}
+    for split in ("val", "test"):
+        for measure in ("hit@1", "hit@5"):
+            found = _at(metrics, "splits", split, "head", measure)
+            row[f"{split}/{measure}"] = _number(found)
+            row |= {f"{split}/{measure}_{end}": _number(_at(found, end)) for end in ("low", "high")}
+        for method in ("frozen", "pca"):
+            found = _at(metrics, "splits", split, "paired", f"head-{method}", "hit@1")
+            row[f"{split}/gain_over_{method}"] = _number(_at(found, "difference"))
+            row[f"{split}/p_over_{method}"] = _number(_at(found, "p"))
+    row |= {key: _number(_at(metrics, *key.split("."))) for key in _COSTS}
+    return row
+
+
+def _best_first(rows: Iterable[Row]) -> list[Row]:
+    """By validation hit@1; equals stay in the order of jobs. The test split has no say."""
+    return sorted(rows, key=lambda row: (row["state"] != "done", row["val/hit@1"] is None, -(row["val/hit@1"] or 0)))
+
+
+def write_scoreboard(folder: Path) -> Path:
+    """Write the rows of :func:`sweep_rows` to ``scoreboard.csv`` in the sweep's folder, atomically.
+
+    Raises:
+        LikenessError: RUN-MISSING when there is no such folder; otherwise as ``write_atomic``.
+    """
+    rows = sweep_rows(folder)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, [*_IDENTITY, *_options(rows), *_FIXED[len(_IDENTITY) :]], restval="")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomic(folder / "scoreboard.csv", text.getvalue().encode("utf-8", "surrogateescape"))
+    return folder / "scoreboard.csv"
+
+
+def sweep_table(rows: Sequence[Row]) -> Group:
+    """A sweep as a ranking by validation hit@1, the jobs without a result, and the means over seeds.
+
+    Args:
+        rows: From :func:`sweep_rows`.
+
+    Only overridden options that differ between jobs have a column. Where jobs differ by ``seed`` alone, a second
+    table has the mean over seeds with Student's 95 % interval.
+    """
+    done = [row for row in _best_first(rows) if row["state"] == "done"]
+    unfinished = [row for row in rows if row["state"] != "done"]
+    parts: list[Group | Text] = [_ranking(done), _choice(len(rows), done)] if done else [Text("No result yet.")]
+    parts += [_unfinished(row) for row in unfinished[:_MOST_JOBS]]
+    if len(unfinished) > _MOST_JOBS:
+        parts += [Text(f"… and {len(unfinished) - _MOST_JOBS} more jobs without a result")]
+    if groups := _groups_of_seeds(done):
+        parts += [Text(), _seeds(groups)]
+    return Group(*parts)
+
+
+def _ranking(done: Sequence[Row]) -> Group:
+    varying = _varying(done)
+    figures = ["val\nhit@1", "test\nhit@1", "test\n− frozen", "\np", "test\n− PCA"]
+    table = _table(["job", *_brief(varying)], figures)
+    for rank, row in enumerate(done[:_MOST_JOBS]):
+        table.add_row(
+            Text(str(row["job"])),
+            *(_option(row, name) for name in varying),
+            *(_interval(_stored(row, f"{split}/hit@1")) for split in ("val", "test")),
+            words.points(row["test/gain_over_frozen"]),
+            words.p_value(row["test/p_over_frozen"]).removeprefix("p ").removeprefix("= "),
+            words.points(row["test/gain_over_pca"]),
+            style="" if rank else "bold",
+        )
+    shown = f", {min(len(done), _MOST_JOBS)} of {len(done)}, percent with 95 % intervals"
+    return _titled("best by val hit@1", shown, table)
+
+
+def _choice(jobs: int, done: Sequence[Row]) -> Text:
+    chosen = f"Job {done[0]['job']} was chosen on val, which flatters its val figure; test had no say."
+    if len(done) == 1 or done[0]["val/hit@1"] is None:
+        chosen = "There was nothing to choose on val."
+    return Text(f"\n{jobs} jobs, {len(done)} heads tried. {chosen}\n")
+
+
+def _unfinished(row: Row) -> Text:
+    reason = row["error"] or ("no readable metrics.json" if row["state"] == "lost" else "")
+    look = "red" if row["state"] in ("failed", "lost") else "yellow"
+    return Text.assemble(f"job {row['job']} ", (row["state"], look), f": {reason}" if reason else "")
+
+
+def _groups_of_seeds(done: Sequence[Row]) -> list[list[Row]]:
+    """Jobs that differ by their seed alone, one row a seed, best mean first; none if no job has such a sibling."""
+    groups: dict[tuple, dict[str, Row]] = {}
+    for row in done:
+        if row.get("seed") is not None and row["val/hit@1"] is not None:
+            same = tuple(row.get(name) for name in _options(done) if name != "seed")
+            groups.setdefault(same, {}).setdefault(row["seed"], row)
+    if all(len(seeds) < 2 for seeds in groups.values()):
+        return []
+    rows_of = (list(seeds.values()) for seeds in groups.values())
+    return sorted(rows_of, key=lambda rows: -fmean(row["val/hit@1"] for row in rows))
+
+
+def _seeds(groups: Sequence[Sequence[Row]]) -> Group:
+    varying = [name for name in _varying([row for rows in groups for row in rows]) if name != "seed"]
+    table = _table(_brief(varying), ["seeds", "val\nhit@1", "test\nhit@1"])
+    for rank, rows in enumerate(groups):
+        means = (_over_seeds(row[f"{split}/hit@1"] for row in rows) for split in ("val", "test"))
+        named = (_option(rows[0], name) for name in varying)
+        table.add_row(*named, str(len(rows)), *means, style="" if rank else "bold")
+    return _titled("means over seeds", ", percent with Student's 95 % intervals", table)
+
+
+def _over_seeds(values: Iterable[float | None]) -> Text:
+    known = _numbers(values)
+    return _interval(seeds_interval(known)._asdict() if known else None)
+
+
+def _options(rows: Iterable[Row]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row if name not in _FIXED))
+
+
+def _varying(rows: Sequence[Row]) -> list[str]:
+    return [name for name in _options(rows) if len({row.get(name) for row in rows}) > 1]
+
+
+def _option(row: Row, name: str) -> Text:
+    return Text(words.shortened(row.get(name, words.NONE), 24))
+
+
+def _stored(row: Row, key: str) -> dict[str, float | None]:
+    return {"value": row[key], "low": row[f"{key}_low"], "high": row[f"{key}_high"]}
+
+
+def _brief(options: Sequence[str]) -> list[str]:
+    """The last part of each dotted name where that is enough to tell them apart."""
+    last = [name.rpartition(".")[2] for name in options]
+    return [short if last.count(short) == 1 else name for name, short in zip(options, last, strict=True)]
+
+
+def _table(named: Sequence[str], figures: Sequence[str]) -> Table:
+    """What a row is may fold; its figures may not."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in named:
+        table.add_column(Text(name), overflow="fold", min_width=max(len(name), _NARROWEST_NAME))
+    for name in figures:
+        table.add_column(Text(name), no_wrap=True)
+    return table
+
+
+def _titled(title: str, unit: str, table: Table) -> Group:
+    """A title that is not bound to the table's width."""
+    return Group(Text.assemble((title, "bold"), (unit, "dim")), table)
+
+
+def _interval(found: Any, best: bool = False) -> Text:
+    """``58.2 [55.1–61.2]``: a fraction or ``{"value", "low", "high"}`` in percent."""
+    value, low, high = _number(found), _number(_at(found, "low")), _number(_at(found, "high"))
+    if value is None:
+        return Text(words.NONE)
+    between = "" if low is None or high is None else f" [{words.percent(low)}–{words.percent(high)}]"
+    return Text.assemble((words.percent(value), "bold" if best else ""), (between, "dim"))
+
+
+def _at(found: Any, *keys: str) -> Any:
+    """What lies under ``keys``; None where the way there is missing or null."""
+    for key in keys:
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return found
+
+
+def _number(found: Any) -> float | int | None:
+    """A finite number as it is, or the value of ``{"value", "low", "high"}``; None for all else."""
+    found = _at(found, "value") if isinstance(found, Mapping) else found
+    return found if isinstance(found, int | float) and not isinstance(found, bool) and math.isfinite(found) else None
+
+
+def _counted(found: Any, *keys: str) -> str:
+    return words.count(_number(_at(found, *keys)))
+
+
+def _numbers(found: Iterable[Any]) -> list[float | int]:
+    return [number for number in map(_number, found) if number is not None]
+
+
+def _read(path: Path) -> Mapping | None:
+    """A JSON object, None where there is none that can be read."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, Mapping) else None
+
+
+def _first_line(text: Any) -> str:
+    lines = str(text or "").strip().splitlines()
+    return lines[0] if lines else ""

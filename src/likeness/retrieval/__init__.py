@@ -1,0 +1,1 @@
+"""Neighbours, hits, and how sure we are of them."""

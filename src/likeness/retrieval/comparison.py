@@ -1,0 +1,80 @@
+"""A head beside its baselines: the same queries, the same gallery, every number with its interval."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from likeness.retrieval.metric import Scores
+from likeness.retrieval.significance import Interval, mean_interval, paired, wilson
+
+_PROPORTIONS = ("hit@", "vote@", "published_top5")
+
+
+class Measured(NamedTuple):
+    """One measure of one method: a value for each counted query."""
+
+    values: Float[np.ndarray, " q"]
+    homes: np.ndarray | None
+    is_proportion: bool
+
+    def interval(self) -> Interval:
+        """Wilson's for a proportion, else a bootstrap over homes (queries where no home is known)."""
+        if self.is_proportion:
+            return wilson(round(self.values.sum()), len(self.values))
+        return mean_interval(self.values, self.homes)
+
+
+def compare(scores: Mapping[str, Scores], classes: Sequence[str], ks: Sequence[int]) -> dict[str, Any]:
+    """Every measure of every method, and the head against each baseline query by query, as plain values.
+
+    Args:
+        scores: By method; ``head`` first. All of the same queries.
+        classes: Names of the labels.
+        ks: Of the hits that are shown by class and beside their chance level.
+    """
+    head = scores["head"]
+    others = [name for name in scores if name != "head"]
+    summary: dict[str, Any] = {"n": head.n, "skipped": head.n_skipped}
+    summary["zero"] = {name: len(score.zero_ids) for name, score in scores.items()}
+    if not head.n:
+        return summary
+    summary["chance"] = {f"hit@{k}": head.chance(k) for k in ks}
+    for name, score in scores.items():
+        summary[name] = {measure: _plain(_measured(score, measure).interval()) for measure in score.values()}
+    summary["per_class"] = {name: dict(_by_class(score, classes, ks)) for name, score in scores.items()}
+    summary["paired"] = {f"head-{other}": _paired(head, scores[other]) for other in others}
+    return summary
+
+
+def _measured(score: Scores, measure: str) -> Measured:
+    homes = score.counted_groups
+    known = None if homes is None or bool((homes < 0).all()) else homes.numpy()
+    return Measured(_array(score.per_query(measure)), known, measure.startswith(_PROPORTIONS))
+
+
+def _array(values: Tensor) -> Float[np.ndarray, " q"]:
+    return values.double().numpy()
+
+
+def _by_class(score: Scores, classes: Sequence[str], ks: Sequence[int]) -> Iterator[tuple[str, dict[str, Any]]]:
+    labels = score.counted_labels.numpy()
+    for label in np.unique(labels):
+        own = labels == label
+        hits = {f"hit@{k}": wilson(round(_array(score.hit(k))[own].sum()), int(own.sum())) for k in ks}
+        yield classes[label], {"n": int(own.sum()), **{name: _plain(value) for name, value in hits.items()}}
+
+
+def _paired(head: Scores, other: Scores) -> dict[str, Any]:
+    differences = {}
+    for measure in head.values():
+        if measure.startswith(("hit@", "map@")):
+            mine, theirs = _measured(head, measure), _measured(other, measure)
+            differences[measure] = paired(mine.values, theirs.values, mine.homes)._asdict()
+    return differences
+
+
+def _plain(interval: Interval) -> dict[str, float]:
+    return {name: float(value) for name, value in interval._asdict().items()}

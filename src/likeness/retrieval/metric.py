@@ -1,0 +1,451 @@
+"""How good a set of codes is at finding pictures of the same kind.
+
+``score`` is the arithmetic; ``SimilarityRetrieval`` only remembers rows, on one process or many.
+
+Candidates of a query are the gallery without itself and, on request, without its group. Positives are the candidates
+with its label. Both follow from the data alone, never from the codes: two heads are compared on the same queries.
+
+Axes: q queries, g gallery rows, k neighbours kept, d width of a code, n rows, c counted queries.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Float32, Float64, Int, Int64
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.utilities.data import dim_zero_cat
+from torchmetrics.utilities.distributed import gather_all_tensors
+
+from likeness.errors import listed
+from likeness.retrieval.neighbours import (
+    TILE_BYTES,
+    Rows,
+    comparable,
+    rank_keys,
+    refusal,
+    refuse_too_few,
+    similarity_tiles,
+)
+from likeness.retrieval.vote import vote
+
+_PUBLISHED_RANKS = slice(1, 6)
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """What became of each query, in ascending order of sample id, on the CPU.
+
+    A query without a positive is *skipped*: it stands in the arrays and is left out of every mean. The others are
+    *counted*.
+
+    Attributes:
+        ks: The k of ``hit@k`` and ``precision@k``, as asked.
+        vote_k: Number of neighbours that vote.
+        sample_ids, labels, groups: Of the queries; group -1 is unknown.
+        rank: Of the first positive, from 1; 0 where none is retrieved: the query's code is zero, or every positive's.
+        positives, candidates: How many there are, zero codes included.
+        precision: Share of positives in the first k, a column for each of ``ks``.
+        average_precision_at_r: MAP@R's summand, R being ``positives``; None when it was not asked for.
+        vote: Label that the first ``vote_k`` neighbours vote for, -1 without any.
+        published_top5: Whether a positive is among the neighbours ranked 2 to 6, as far as there are so many.
+        neighbour_ids: The first max(ks, vote_k, 6) neighbours (at most the gallery's size); -1 where there are fewer.
+        similarities: Their cosine; -inf where there are fewer.
+        zero_ids: Sample ids of zero codes among queries and gallery.
+    """
+
+    ks: tuple[int, ...]
+    vote_k: int
+    sample_ids: Int64[Tensor, "q"]
+    labels: Int64[Tensor, "q"]
+    groups: Int64[Tensor, "q"]
+    rank: Int64[Tensor, "q"]
+    positives: Int64[Tensor, "q"]
+    candidates: Int64[Tensor, "q"]
+    precision: Float64[Tensor, "q ks"]
+    average_precision_at_r: Float64[Tensor, "q"] | None
+    vote: Int64[Tensor, "q"]
+    published_top5: Bool[Tensor, "q"]
+    neighbour_ids: Int64[Tensor, "q k"]
+    similarities: Float32[Tensor, "q k"]
+    zero_ids: tuple[int, ...]
+
+    @property
+    def skipped(self) -> Bool[Tensor, "q"]:
+        return self.positives == 0
+
+    @property
+    def n(self) -> int:
+        """Number of counted queries."""
+        return int((~self.skipped).sum())
+
+    @property
+    def n_skipped(self) -> int:
+        return int(self.skipped.sum())
+
+    @property
+    def counted_ids(self) -> Int64[Tensor, "c"]:
+        return self.sample_ids[~self.skipped]
+
+    @property
+    def counted_labels(self) -> Int64[Tensor, "c"]:
+        return self.labels[~self.skipped]
+
+    @property
+    def counted_groups(self) -> Int64[Tensor, "c"]:
+        return self.groups[~self.skipped]
+
+    @property
+    def reciprocal_rank(self) -> Float64[Tensor, "q"]:
+        return torch.where(self.rank > 0, 1 / self.rank.double(), 0.0)
+
+    def hit(self, k: int) -> Float64[Tensor, "c"]:
+        """1.0 where one of the ``k`` nearest shares the query's label, else 0.0; any ``k``."""
+        return self._hit(k)[~self.skipped]
+
+    def per_query(self, name: str) -> Float64[Tensor, "c"]:
+        """What ``values()[name]`` is the mean of, in the order of ``counted_ids``."""
+        measures = self._measures()
+        if name not in measures:
+            raise refusal(f"there is no measure {name!r}.", f"Choose one of {', '.join(measures)}.")
+        return measures[name][~self.skipped]
+
+    def values(self) -> dict[str, float]:
+        """The mean of each measure over the counted queries; NaN when none is counted."""
+        return {name: float(value_q[~self.skipped].mean()) for name, value_q in self._measures().items()}
+
+    def per_class(self, name: str) -> dict[int, float]:
+        """The mean of one measure over the counted queries of each label, labels ascending."""
+        value_c, label_c = self.per_query(name), self.counted_labels
+        return {int(label): float(value_c[label_c == label].mean()) for label in label_c.unique()}
+
+    def chance(self, k: int) -> float:
+        """Mean over the counted queries of the probability that a random order has a positive among its first ``k``.
+
+        With p positives among c candidates that is 1 - C(c-p, k) / C(c, k), as a product of k factors.
+        """
+        candidates_c, positives_c = (count_q[~self.skipped].double() for count_q in (self.candidates, self.positives))
+        missed_c = torch.ones_like(candidates_c)
+        for drawn in range(k):
+            left_c = candidates_c - drawn
+            missed_c *= (left_c - positives_c).clamp(min=0) / left_c.clamp(min=1)
+        return float((1 - missed_c).mean())
+
+    def _hit(self, k: int) -> Float64[Tensor, "q"]:
+        return ((self.rank > 0) & (self.rank <= k)).double()
+
+    def _measures(self) -> dict[str, Float64[Tensor, "q"]]:
+        measures = {f"hit@{k}": self._hit(k) for k in self.ks}
+        measures |= {f"precision@{k}": self.precision[:, column] for column, k in enumerate(self.ks)}
+        if self.average_precision_at_r is not None:
+            measures["map@r"] = self.average_precision_at_r
+        measures["mrr"] = self.reciprocal_rank
+        measures[f"vote@{self.vote_k}"] = (self.vote == self.labels).double()
+        return measures | {"published_top5": self.published_top5.double()}
+
+
+@dataclass(frozen=True)
+class _Options:
+    ks: tuple[int, ...]
+    exclude_group: bool
+    ties: Literal["by_id", "pessimistic"]
+    vote_k: int
+    map_at_r: bool
+    tile_bytes: int
+
+    def __post_init__(self) -> None:
+        if not self.ks or min(self.ks) < 1 or len(set(self.ks)) < len(self.ks):
+            raise refusal(f"ks={list(self.ks)}: needed are different numbers from 1 up.", "For example ks=[1,5].")
+        if self.vote_k < 1:
+            raise refusal(f"vote_k={self.vote_k}: at least one neighbour votes.", "For example vote_k=5.")
+        if self.ties not in ("by_id", "pessimistic"):
+            raise refusal(f"ties={self.ties!r} is unknown.", "Choose by_id or pessimistic.")
+
+    @property
+    def shown(self) -> int:
+        return max(*self.ks, self.vote_k, _PUBLISHED_RANKS.stop)
+
+
+class _Facts(NamedTuple):
+    """What is known of each row beside its code; roles only where there is a label."""
+
+    ids: Int64[Tensor, "n"]
+    labels: Int64[Tensor, "n"]
+    groups: Int64[Tensor, "n"]
+    is_query: Int64[Tensor, "n"]
+    is_gallery: Int64[Tensor, "n"]
+
+
+def score(
+    codes: Float[Tensor, "n d"],
+    labels: Int[Tensor, "n"],
+    sample_ids: Int[Tensor, "n"],
+    *,
+    group_ids: Int[Tensor, "n"] | None = None,
+    is_query: Bool[Tensor, "n"] | None = None,
+    is_gallery: Bool[Tensor, "n"] | None = None,
+    ks: Sequence[int] = (1, 5),
+    exclude_group: bool = False,
+    ties: Literal["by_id", "pessimistic"] = "by_id",
+    vote_k: int = 5,
+    map_at_r: bool = True,
+    tile_bytes: int = TILE_BYTES,
+) -> Scores:
+    """Rank the gallery for every query by cosine similarity, and say how often its label is found.
+
+    Similarities and ties are those of ``retrieval.neighbours``. MAP@R is Musgrave et al. 2020, "A Metric Learning
+    Reality Check". Memory: the codes in float64, and a tile.
+
+    Args:
+        labels: A row with a negative label is neither query nor gallery.
+        sample_ids: Of rows with the same id the first is kept.
+        group_ids: For instance the home; negative where unknown.
+        is_query, is_gallery: The roles; both default to every row with a label.
+        exclude_group: Whether rows of the query's own group are no candidates.
+        ties: ``by_id``, or ``pessimistic``: a tied wrong label comes before a tied right one.
+
+    Warns:
+        UserWarning: When codes are zero (names the ids): such a query is a miss in every measure, such a gallery row is
+            never retrieved. When no query is counted: the means are NaN.
+
+    Raises:
+        LikenessError: RETRIEVAL when codes are not finite (names the ids), when a k of ``ks`` exceeds the candidates of
+            a counted query, when rows with one id differ in label, group or role, and when an option is out of range.
+    """
+    options = _Options(tuple(ks), exclude_group, ties, vote_k, map_at_r, tile_bytes)
+    return _score(codes, _facts(codes, labels, sample_ids, group_ids, is_query, is_gallery, options), options)
+
+
+def _facts(
+    codes: Tensor,
+    labels: Tensor,
+    ids: Tensor,
+    groups: Tensor | None,
+    is_query: Tensor | None,
+    is_gallery: Tensor | None,
+    options: _Options,
+) -> _Facts:
+    if options.exclude_group and groups is None:
+        raise refusal("exclude_group is on, but no group_ids are given.", "Pass group_ids, or turn exclude_group off.")
+    lengths = [len(column) for column in (codes, labels, ids, groups, is_query, is_gallery) if column is not None]
+    if len(set(lengths)) > 1:
+        raise refusal(f"codes, labels, ids and the rest have {lengths} rows.", "Pass one entry a row in each.")
+    groups = torch.full_like(labels, -1) if groups is None else groups
+    labelled = labels >= 0
+    roles = (labelled if role is None else role & labelled for role in (is_query, is_gallery))
+    return _Facts(*(column.to(codes.device, torch.int64) for column in (ids, labels, groups.clamp(min=-1), *roles)))
+
+
+@torch.no_grad()
+def _score(codes: Float[Tensor, "n d"], facts: _Facts, options: _Options) -> Scores:
+    codes, facts = _once(codes, facts)
+    rows = comparable(codes, facts.ids, facts.groups if options.exclude_group else None)
+    query_n, gallery_n = facts.is_query.bool(), facts.is_gallery.bool()
+    zero_ids = rows.ids[rows.zero() & (query_n | gallery_n)].tolist()
+    per_query = _rank(
+        _part(rows, query_n), facts.labels[query_n], _part(rows, gallery_n), facts.labels[gallery_n], options
+    )
+    scores = Scores(
+        ks=options.ks,
+        vote_k=options.vote_k,
+        sample_ids=facts.ids[query_n].cpu(),
+        labels=facts.labels[query_n].cpu(),
+        groups=facts.groups[query_n].cpu(),
+        zero_ids=tuple(zero_ids),
+        **per_query,
+    )
+    _warn(scores, len(codes))
+    return scores
+
+
+def _once(codes: Float[Tensor, "n d"], facts: _Facts) -> tuple[Float[Tensor, "m d"], _Facts]:
+    """The rows in ascending order of id, each id once."""
+    order = torch.argsort(facts.ids, stable=True)
+    fact_nf = torch.stack(facts, dim=1)[order]
+    ids = facts.ids[order]
+    again = torch.zeros_like(ids, dtype=torch.bool)
+    again[1:] = ids[1:] == ids[:-1]
+    differs = (fact_nf != fact_nf.roll(1, dims=0)).any(dim=1) & again
+    if differs.any():
+        raise refusal(
+            "rows with the same sample id differ in label, group or role.",
+            "Number the samples so that an id stands for one picture.",
+            where=f"sample ids\n{listed(ids[differs].unique().tolist())}",
+        )
+    return codes[order[~again]], _Facts(*fact_nf[~again].T.contiguous())
+
+
+def _part(rows: Rows, mask_n: Bool[Tensor, "n"]) -> Rows:
+    # The usual case, everything against everything, needs no second copy of the codes.
+    return rows if mask_n.all() else rows.take(mask_n.nonzero().squeeze(1))
+
+
+def _rank(
+    queries: Rows, label_q: Int64[Tensor, "q"], gallery: Rows, label_g: Int64[Tensor, "g"], options: _Options
+) -> dict[str, Any]:
+    r_max = int(label_g.unique(return_counts=True)[1].amax()) if options.map_at_r and len(label_g) else 0
+    depth = min(len(label_g), max(options.shown, r_max))
+    zero_q, zero_g = queries.zero(), gallery.zero()
+    tiles = []
+    for block, similarity_qg in similarity_tiles(queries, gallery, options.tile_bytes):
+        same_qg = label_q[block, None] == label_g
+        positives_q, candidates_q = _counts(similarity_qg, same_qg)
+        refuse_too_few(max(options.ks), candidates_q[positives_q > 0], queries.ids[block][positives_q > 0])
+        similarity_qg.masked_fill_(zero_q[block, None] | zero_g, -torch.inf)
+        found = _tile(similarity_qg, same_qg, positives_q, depth, label_g, gallery.ids, options)
+        tiles.append({"positives": positives_q, "candidates": candidates_q, **found})
+    merged: dict[str, Any] = {name: torch.cat([tile[name] for tile in tiles]).cpu() for name in tiles[0]}
+    return merged if options.map_at_r else {**merged, "average_precision_at_r": None}
+
+
+def _counts(
+    similarity_qg: Float32[Tensor, "q g"], same_qg: Bool[Tensor, "q g"]
+) -> tuple[Int64[Tensor, "q"], Int64[Tensor, "q"]]:
+    candidate_qg = similarity_qg > -torch.inf
+    return (candidate_qg & same_qg).sum(dim=1), candidate_qg.sum(dim=1)
+
+
+def _tile(
+    similarity_qg: Float32[Tensor, "q g"],
+    same_qg: Bool[Tensor, "q g"],
+    positives_q: Int64[Tensor, "q"],
+    depth: int,
+    label_g: Int64[Tensor, "g"],
+    id_g: Int64[Tensor, "g"],
+    options: _Options,
+) -> dict[str, Tensor]:
+    key_qg = rank_keys(similarity_qg, same_qg if options.ties == "pessimistic" else None)
+    nearest_qr = key_qg.topk(depth).indices
+    retrieved_qr = similarity_qg.gather(1, nearest_qr) > -torch.inf
+    relevant_qr = same_qg.gather(1, nearest_qr) & retrieved_qr
+    nearest_qk, retrieved_qk = (table[:, : options.shown] for table in (nearest_qr, retrieved_qr))
+    found = {
+        "rank": _first_rank(key_qg, same_qg & (similarity_qg > -torch.inf)),
+        "precision": torch.stack([relevant_qr[:, :k].sum(dim=1).double() / k for k in options.ks], dim=1),
+        "published_top5": relevant_qr[:, _PUBLISHED_RANKS].any(dim=1),
+        "vote": vote(label_g[nearest_qk].masked_fill(~retrieved_qk, -1)[:, : options.vote_k]),
+        "neighbour_ids": id_g[nearest_qk].masked_fill(~retrieved_qk, -1),
+        "similarities": similarity_qg.gather(1, nearest_qk),
+    }
+    if options.map_at_r:
+        found["average_precision_at_r"] = _average_precision_at_r(relevant_qr, positives_q)
+    return found
+
+
+def _first_rank(key_qg: Int64[Tensor, "q g"], positive_qg: Bool[Tensor, "q g"]) -> Int64[Tensor, "q"]:
+    if not key_qg.shape[1]:
+        return key_qg.new_zeros(len(key_qg))
+    best_q1 = key_qg.masked_fill(~positive_qg, torch.iinfo(torch.int64).min).amax(dim=1, keepdim=True)
+    return ((key_qg > best_q1).sum(dim=1) + 1) * positive_qg.any(dim=1)
+
+
+def _average_precision_at_r(relevant_qr: Bool[Tensor, "q r"], positives_q: Int64[Tensor, "q"]) -> Float64[Tensor, "q"]:
+    place_r = torch.arange(1, relevant_qr.shape[1] + 1, device=relevant_qr.device)
+    counts_qr = relevant_qr & (place_r <= positives_q[:, None])
+    return (counts_qr.cumsum(dim=1).double() / place_r * counts_qr).sum(dim=1) / positives_q.clamp(min=1)
+
+
+def _warn(scores: Scores, rows: int) -> None:
+    if scores.zero_ids:
+        warnings.warn(
+            f"{len(scores.zero_ids)} of {rows} codes are zero: as queries they miss, in the gallery they are never "
+            f"retrieved. Sample ids:\n{listed(scores.zero_ids)}",
+            stacklevel=2,
+        )
+    if not scores.n:
+        warnings.warn(
+            f"none of {len(scores.sample_ids)} queries has another picture of its label in the gallery: means are NaN.",
+            stacklevel=2,
+        )
+
+
+class SimilarityRetrieval(Metric):
+    """``score`` over rows that come in batches, and from several processes.
+
+    The result is that of a single process: rows are gathered, and each sample id counts once, however often a sampler
+    repeats it. A process may have no rows at all. Options are those of ``score``; ``process_group`` defaults to all.
+
+    >>> metric = SimilarityRetrieval(ks=(1,), vote_k=1)
+    >>> codes = torch.tensor([[1.0, 0.0], [2.0, 0.1], [0.0, 1.0]])
+    >>> metric.update(codes, labels=torch.tensor([0, 0, 1]), sample_ids=torch.arange(3))
+    >>> metric.compute()["hit@1"]
+    tensor(1., dtype=torch.float64)
+    """
+
+    full_state_update = False
+    higher_is_better = True
+    is_differentiable = False
+    codes: list[Tensor] | Tensor
+    facts: list[Tensor] | Tensor
+
+    def __init__(
+        self,
+        ks: Sequence[int] = (1, 5),
+        exclude_group: bool = False,
+        ties: Literal["by_id", "pessimistic"] = "by_id",
+        vote_k: int = 5,
+        map_at_r: bool = True,
+        tile_bytes: int = TILE_BYTES,
+        process_group: Any = None,
+    ) -> None:
+        super().__init__(process_group=process_group)
+        self.options = _Options(tuple(ks), exclude_group, ties, vote_k, map_at_r, tile_bytes)
+        self.add_state("codes", [], dist_reduce_fx="cat")
+        self.add_state("facts", [], dist_reduce_fx="cat")
+        self._scores: Scores | None = None
+
+    def update(
+        self,
+        codes: Float[Tensor, "b d"],
+        labels: Int[Tensor, "b"],
+        sample_ids: Int[Tensor, "b"],
+        group_ids: Int[Tensor, "b"] | None = None,
+        is_query: Bool[Tensor, "b"] | None = None,
+        is_gallery: Bool[Tensor, "b"] | None = None,
+    ) -> None:
+        """Remember a batch, on the metric's device; codes below float32 are widened."""
+        facts = _facts(codes, labels, sample_ids, group_ids, is_query, is_gallery, self.options)
+        wide = torch.promote_types(codes.dtype, torch.float32)
+        self.codes.append(codes.detach().to(self.device, wide))  # type: ignore[union-attr]
+        self.facts.append(torch.stack(facts, dim=1).to(self.device))  # type: ignore[union-attr]
+
+    def compute(self) -> dict[str, Tensor]:
+        """``Scores.values()``, ``chance@k``, ``n`` and ``skipped``, float64 scalars. All processes call it together."""
+        codes, facts = self._rows()
+        self._scores = scores = _score(codes, _Facts(*facts.T), self.options)
+        chances = {f"chance@{k}": scores.chance(k) for k in scores.ks}
+        values = {**scores.values(), **chances, "n": scores.n, "skipped": scores.n_skipped}
+        return {name: torch.tensor(value, dtype=torch.float64, device=self.device) for name, value in values.items()}
+
+    def scores(self) -> Scores:
+        """What ``compute`` found, query by query. All processes call it together, unless ``compute`` was called."""
+        self.compute()
+        assert self._scores is not None
+        return self._scores
+
+    def reset(self) -> None:
+        super().reset()
+        self._scores = None
+
+    def _rows(self) -> tuple[Float[Tensor, "n d"], Int64[Tensor, "n f"]]:
+        if isinstance(self.codes, list) and not self.codes:
+            none = torch.zeros(0, len(_Facts._fields), device=self.device)
+            return none, none.long()
+        return dim_zero_cat(self.codes), dim_zero_cat(self.facts)
+
+    def _sync_dist(self, dist_sync_fn: Callable = gather_all_tensors, process_group: Any = None) -> None:
+        """Gather, after agreeing on a width and a type: torchmetrics sends a flat float where there are no rows."""
+        codes, facts = self._rows()
+        mine = torch.tensor(
+            [len(codes), len(codes) and codes.shape[1], codes.dtype == torch.float64], device=self.device
+        )
+        gathered = dist_sync_fn(mine, group=process_group or self.process_group)
+        rows, width, is_double = torch.stack(gathered).amax(dim=0).tolist()
+        if not rows:
+            return
+        codes = codes if len(codes) else codes.new_zeros(0, width)
+        self.codes, self.facts = [codes.to(torch.float64 if is_double else torch.float32)], [facts]
+        super()._sync_dist(dist_sync_fn, process_group)

@@ -1,0 +1,101 @@
+"""Checkpoints: written whole or not at all, opened as data and never as code."""
+
+import io
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+from likeness.errors import LikenessError
+from likeness.files import write_atomic
+
+SCHEMA = 1
+CARD = "likeness"
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Lightning's checkpoints through one atomic rename: an earlier one is replaced only by a whole one.
+
+    What is written is first opened again from memory the way that a reader will open it.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        write_checkpoint(checkpoint, Path(path))
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        return open_checkpoint(Path(path))
+
+
+def write_checkpoint(content: Mapping[str, Any], path: Path) -> None:
+    """Write plain values and tensors to ``path``.
+
+    Raises:
+        LikenessError: DISK when the file cannot be written; an earlier file of that name is untouched.
+    """
+    buffer = io.BytesIO()
+    torch.save(dict(content), buffer)
+    buffer.seek(0)
+    torch.load(buffer, map_location="cpu", weights_only=True)
+    write_atomic(path, buffer.getvalue())
+
+
+def open_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint's content on the CPU. Nothing in the file is run, whatever it holds.
+
+    Raises:
+        LikenessError: CKPT-MISSING, CKPT (cut or damaged), CKPT-UNTRUSTED (it holds code), CKPT-SCHEMA (not ours, or
+            of a newer version).
+    """
+    if not path.is_file():
+        raise LikenessError(
+            "CKPT-MISSING",
+            f"there is no checkpoint {path}.",
+            where=str(path.absolute()),
+            fix="Give run=FOLDER (a folder with checkpoints/best.ckpt) or checkpoint=FILE.",
+        )
+    if not zipfile.is_zipfile(path):
+        raise _damaged(path, f"{path.stat().st_size:,} bytes, not a checkpoint archive (cut, or another kind of file)")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise _untrusted(path, error) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise _damaged(path, str(error).splitlines()[0] if str(error) else type(error).__name__) from error
+    schema = content.get(CARD, {}).get("schema") if isinstance(content, dict) else None
+    if not isinstance(schema, int) or schema > SCHEMA:
+        raise LikenessError(
+            "CKPT-SCHEMA",
+            "this is no checkpoint of likeness." if schema is None else f"written with schema {schema}.",
+            where=str(path.absolute()),
+            cause=f"This version reads schema 1 to {SCHEMA}.",
+            fix="Give a checkpoint that train.py wrote" + ("." if schema is None else ", or upgrade likeness."),
+        )
+    return content
+
+
+def _damaged(path: Path, cause: str) -> LikenessError:
+    return LikenessError(
+        "CKPT",
+        f"{path.name} could not be read.",
+        where=str(path.absolute()),
+        cause=cause,
+        kept="The file is as it was; another checkpoint may lie beside it (best.ckpt, last.ckpt).",
+        fix="Give the other checkpoint with checkpoint=FILE, or train again: the features are in the store.",
+    )
+
+
+def _untrusted(path: Path, error: Exception) -> LikenessError:
+    named = re.search(r"GLOBAL ([\w.]+)", str(error))
+    return LikenessError(
+        "CKPT-UNTRUSTED",
+        f"{path.name} contains code{f' ({named[1]})' if named else ''} and was not opened.",
+        where=str(path.absolute()),
+        cause="A checkpoint of likeness holds tensors and plain values only.",
+        kept="Nothing in the file was run.",
+        fix="Ask its author for a checkpoint that train.py wrote.",
+    )

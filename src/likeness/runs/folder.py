@@ -1,0 +1,37 @@
+"""A run's folder: its journal, and the seconds that its parts took."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from likeness.files import write_atomic
+from likeness.runs.journal import Journal
+
+
+class RunFolder:
+    """Where a run writes. ``seconds`` holds what each timed part took, in order.
+
+    Args:
+        path: The folder.
+        config: What the run does, resolved; kept as ``config.yaml``.
+    """
+
+    def __init__(self, path: Path, config: Mapping[str, Any]) -> None:
+        self.path = path
+        write_atomic(path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))).encode())
+        self.journal = Journal(path / "journal.jsonl")
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def timed(self, part: str) -> Iterator[None]:
+        """Time a part of the run, and say in the journal when it started and ended."""
+        started = time.monotonic()
+        self.journal.write("started", part=part)
+        yield
+        self.seconds[part] = round(time.monotonic() - started, 3)
+        self.journal.write("ended", part=part, seconds=self.seconds[part])
+        self.journal.sync()

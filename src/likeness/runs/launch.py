@@ -1,0 +1,142 @@
+"""From the command line to a job and back: every error becomes a message, a state on disk and an exit code."""
+
+import functools
+import logging
+import os
+import shutil
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from likeness.config import refused
+from likeness.errors import BUG, INTERRUPTED, LikenessError
+from likeness.files import write_json
+
+log = logging.getLogger(__name__)
+
+Task = Callable[[DictConfig], float | None]
+_RESULTS = (
+    "metrics.json",
+    "csv",
+    "bad_images.csv",
+    "journal.jsonl",
+    "queries.csv",
+    "checkpoints",
+    "figures",
+    "config.yaml",
+)
+
+
+def reported(task: Task) -> Task:
+    """A Hydra task whose end is on disk: ``status.json`` in the job's folder says running, done, failed or interrupted.
+
+    In a multirun an error is shown and the other jobs go on; in a single run it is passed up.
+    """
+
+    @functools.wraps(task)
+    def job(cfg: DictConfig) -> float | None:
+        hydra = HydraConfig.get()
+        folder = Path(hydra.runtime.output_dir)
+        facts = {"job": hydra.job.get("num", 0), "overrides": list(hydra.overrides.task), "host": socket.gethostname()}
+        facts |= {"pid": os.getpid(), "started": time.strftime("%Y-%m-%d %H:%M:%S")}
+        with _claimed(folder):
+            _set_earlier_results_aside(folder)
+            write_json(folder / "status.json", {"state": "running", **facts})
+            try:
+                value = task(cfg)
+            except BaseException as error:
+                state = "failed" if isinstance(error, Exception) else "interrupted"
+                told, trace = str(error) or type(error).__name__, traceback.format_exc()
+                write_json(folder / "status.json", {"state": state, "error": told, "traceback": trace, **facts})
+                if hydra.mode == RunMode.RUN or state == "interrupted":
+                    raise
+                log.error("job %s failed\n%s", facts["job"], told if isinstance(error, LikenessError) else trace)
+                return None
+            finally:
+                _finish_trackers()
+            write_json(folder / "status.json", {"state": "done", **facts})
+            return value
+
+    return job
+
+
+def _finish_trackers() -> None:
+    """Close what the job opened, if it came as far as opening any: trackers are slow to import."""
+    if (trackers := sys.modules.get("likeness.runs.trackers")) is not None:
+        trackers.finish()
+
+
+@contextmanager
+def _claimed(folder: Path) -> Iterator[None]:
+    """The folder is this process's alone while the job runs; the kernel gives it free when the process dies."""
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise LikenessError(
+            "RUN-DIR",
+            "another run is writing to this folder.",
+            where=str(folder.absolute()),
+            kept="The other run's files are untouched.",
+            fix="Wait for it, or choose another folder with hydra.run.dir=.",
+        ) from error
+    except (OSError, NotImplementedError) as error:
+        log.warning("[LOCK] no working lock in %s (%s): make sure that no other run writes there", folder, error)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _set_earlier_results_aside(folder: Path) -> None:
+    """A run in a folder that holds results moves them into ``earlier-N``; nothing is overwritten."""
+    earlier = [folder / name for name in _RESULTS if (folder / name).exists()]
+    if not earlier:
+        return
+    number = 1 + len(list(folder.glob("earlier-*")))
+    (folder / f"earlier-{number}").mkdir()
+    for path in earlier:
+        shutil.move(path, folder / f"earlier-{number}" / path.name)
+    log.info("this folder held results; they are now in %s", folder / f"earlier-{number}")
+
+
+def run(main: Callable[[], Any]) -> None:
+    """Run a Hydra application; an error a user can cause ends as a message and its exit code, without a traceback.
+
+    ``debug=true`` on the command line shows the traceback.
+    """
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        main()
+    except LikenessError as error:
+        _leave(str(error), error.exit_code)
+    except (HydraException, OmegaConfBaseException) as error:
+        fault = refused(error)
+        _leave(str(fault), fault.exit_code)
+    except KeyboardInterrupt:
+        _leave("interrupted; what is finished is kept. Run the same command again to go on.", INTERRUPTED)
+    except BrokenPipeError:  # the reader of our output has gone, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(INTERRUPTED)
+    except Exception:
+        traceback.print_exc()
+        _leave("[BUG] this is a fault of likeness, not of your input; please report the lines above.", BUG)
+
+
+def _leave(message: str, code: int) -> None:
+    if "debug=true" in sys.argv:
+        traceback.print_exc()
+    sys.stderr.write(f"ERROR {message}\n")
+    sys.exit(code)

@@ -1,0 +1,174 @@
+"""Dashboards mirror the journal; one that fails is named once and never stops a run."""
+
+import logging
+import netrc
+import os
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pytorch_lightning.loggers.logger import Logger
+from pytorch_lightning.utilities import rank_zero_only
+
+from likeness.errors import LikenessError
+
+log = logging.getLogger(__name__)
+
+_SECONDS_TO_ANSWER = 2.0
+
+
+class Tolerant(Logger):
+    """Passes everything on to a tracker until the tracker fails; then says so and goes on without it."""
+
+    def __init__(self, make: Callable[[], Logger], title: str) -> None:
+        super().__init__()
+        self._title = title
+        self._inner: Logger | None = None
+        self._try(lambda: setattr(self, "_inner", make()))
+
+    def _try(self, action: Callable[[], Any]) -> None:
+        try:
+            action()
+        except LikenessError:
+            raise
+        except (Exception, SystemExit) as error:
+            log.warning("[TRACKER] %s failed and is left out (%s); everything is in journal.jsonl", self._title, error)
+            self._inner = None
+
+    @property
+    def name(self) -> str:
+        return self._title
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        if (inner := self._inner) is not None:
+            self._try(lambda: inner.log_metrics(dict(metrics), step))
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:
+        if (inner := self._inner) is not None:
+            self._try(lambda: inner.log_hyperparams(dict(params)))
+
+    @rank_zero_only
+    def save(self) -> None:
+        if (inner := self._inner) is not None:
+            self._try(inner.save)
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        if (inner := self._inner) is not None:
+            self._try(lambda: inner.finalize(status))
+
+
+def wandb_logger(
+    folder: str,
+    project: str = "likeness",
+    group: str | None = None,
+    name: str | None = None,
+    job_type: str = "train",
+    tags: list[str] | None = None,
+    mode: str | None = None,
+) -> Logger:
+    """Weights & Biases; offline when there is no key or the server does not answer, unless ``mode`` says otherwise.
+
+    The run's id is kept in ``folder``, so that a job that continues there continues the same wandb run.
+
+    Raises:
+        LikenessError: CONFIG-EXTRA when wandb is not installed.
+    """
+    _need("wandb")
+    from pytorch_lightning.loggers import WandbLogger
+
+    place = Path(folder)
+    mode = mode or os.environ.get("WANDB_MODE") or ("online" if _reachable() else "offline")
+    if mode == "offline":
+        log.info("wandb is offline; send later with: wandb sync %s", place / "wandb" / "offline-run-*")
+    return WandbLogger(
+        save_dir=str(place),
+        project=project,
+        id=_kept_id(place),
+        resume="allow",
+        group=group,
+        name=name,
+        job_type=job_type,
+        tags=tags,
+        offline=mode == "offline",
+    )
+
+
+def _kept_id(folder: Path) -> str:
+    import wandb
+
+    kept = folder / "wandb_id"
+    if not kept.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        kept.write_text(wandb.util.generate_id())
+    return kept.read_text()
+
+
+def _reachable() -> bool:
+    """Whether there is a key for wandb's server and the server takes a connection."""
+    address = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai"))
+    host = address.hostname or ""
+    try:
+        known = bool(os.environ.get("WANDB_API_KEY")) or netrc.netrc().authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        known = False
+    try:
+        port = address.port or (443 if address.scheme == "https" else 80)
+        return known and bool(socket.create_connection((host, port), timeout=_SECONDS_TO_ANSWER).close() or True)
+    except OSError:
+        return False
+
+
+def tensorboard_logger(folder: str) -> Logger:
+    """TensorBoard event files in ``folder/tensorboard``."""
+    _need("tensorboard")
+    from pytorch_lightning.loggers import TensorBoardLogger
+
+    return TensorBoardLogger(save_dir=folder, name="tensorboard", version="", default_hp_metric=False)
+
+
+def mlflow_logger(folder: str, experiment: str = "likeness", uri: str | None = None, name: str | None = None) -> Logger:
+    """MLflow; without a ``uri`` an SQLite file in the run's folder."""
+    _need("mlflow")
+    from pytorch_lightning.loggers import MLFlowLogger
+
+    uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path(folder).absolute()}/mlflow.db"
+    return MLFlowLogger(experiment_name=experiment, tracking_uri=uri, run_name=name)
+
+
+def csv_logger(folder: str) -> Logger:
+    """``csv/metrics.csv`` in the run's folder."""
+    from pytorch_lightning.loggers import CSVLogger
+
+    return CSVLogger(save_dir=folder, name="csv", version="", flush_logs_every_n_steps=1000)
+
+
+def _need(package: str) -> None:
+    from importlib.util import find_spec
+
+    if find_spec(package) is None:
+        raise LikenessError(
+            "CONFIG-EXTRA",
+            f"logger={package} was asked for, and {package} is not installed.",
+            where="logger",
+            fix=f'pip install "likeness[{package}]", or leave logger=csv.',
+        )
+
+
+def finish() -> None:
+    """Close wandb's run, if one is open: the next job in this process must not fall into it."""
+    wandb = sys.modules.get("wandb")
+    if wandb is not None and wandb.run is not None:
+        try:
+            wandb.finish()
+        except Exception as error:
+            log.warning("[TRACKER] wandb did not finish (%s); everything is in journal.jsonl", error)

@@ -1,0 +1,229 @@
+import logging
+import multiprocessing
+import os
+import shutil
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from likeness.errors import LikenessError
+from likeness.features import extraction
+from likeness.features.backbone import Backbone
+from likeness.features.extraction import Extractor, extract
+from likeness.features.store import MappedRows
+from likeness.images.decoding import Decoder
+from likeness.images.folder import ImageFolder
+from likeness.images.preprocessing import Preprocessing
+
+
+class MeanColour(nn.Module):
+    """A network whose feature is the mean colour; it writes down how many pictures it saw, and may be slow."""
+
+    def __init__(self, log: Path | None = None, seconds: float = 0.0, fault: float = 0.0) -> None:
+        super().__init__()
+        self.log, self.seconds, self.fault = log, seconds, fault
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, pictures):
+        time.sleep(self.seconds)
+        if self.log is not None:
+            with open(self.log, "a") as file:
+                file.write(f"{len(pictures)}\n")
+        return pictures.mean((2, 3)) * self.weight + self.fault
+
+    def policy(self):
+        return {"network": "mean colour"}
+
+    def feature_shape(self, size):
+        return (3,)
+
+    def seen(self) -> int:
+        return sum(map(int, self.log.read_text().split())) if self.log.exists() else 0
+
+
+SIMPLE = Preprocessing(size=16, mean=[0.0, 0.0, 0.0], std=[1.0, 1.0, 1.0])
+
+
+def extractor_of(network) -> Extractor:
+    return Extractor(Decoder(), SIMPLE, network)
+
+
+@pytest.fixture
+def network(tmp_path) -> MeanColour:
+    return MeanColour(tmp_path / "seen.txt")
+
+
+def test_rows_are_what_the_network_says_of_each_picture(photos, network, tmp_path):
+    """Against NumPy: the mean over the squashed picture, in the table's order."""
+    table = ImageFolder(str(photos)).table()
+    features = extract(extractor_of(network), table, tmp_path / "store", batch_size=7)
+    for row, path in enumerate(table.files()):
+        pixels = np.asarray(Image.open(path).resize((16, 16), Image.Resampling.BILINEAR), float) / 255
+        np.testing.assert_allclose(features.rows[row].numpy(), pixels.mean((0, 1)), atol=1e-6)
+    assert (features.computed, features.reused) == (60, 0)
+
+
+def test_a_second_time_everything_is_found(photos, network, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    table = ImageFolder(str(photos)).table()
+    first = extract(extractor_of(network), table, tmp_path / "store")
+    moved = tmp_path / "moved"
+    shutil.move(photos, moved)
+    again = extract(extractor_of(network), ImageFolder(str(moved)).table(), tmp_path / "store", batch_size=3, workers=1)
+    assert (again.computed, again.reused) == (0, 60)
+    assert network.seen() == 60
+    assert torch.equal(first.rows, again.rows)
+    assert "60 rows, 60 found in the store, 0 computed" in caplog.text
+
+
+def test_new_changed_and_copied_pictures_cost_one_look_each(photos, network, tmp_path):
+    extract(extractor_of(network), ImageFolder(str(photos)).table(), tmp_path / "store")
+    some = sorted(photos.rglob("*.png"))
+    shutil.copy(some[0], photos / "fine" / "copy.png")
+    Image.new("RGB", (32, 32), (9, 8, 7)).save(some[1])
+    Image.new("RGB", (32, 32), (1, 2, 3)).save(photos / "fine" / "new.png")
+    Image.new("RGB", (32, 32), (1, 2, 3)).save(photos / "coarse" / "new_too.png")
+    features = extract(extractor_of(network), ImageFolder(str(photos)).table(), tmp_path / "store")
+    assert (len(features.table), features.computed, features.reused) == (63, 2, 61)
+    assert network.seen() == 62
+
+
+FINGERPRINTED = [
+    lambda e: replace(e, decoder=Decoder(alpha_background=(0, 0, 0))),
+    lambda e: replace(e, preprocessing=replace(e.preprocessing, size=17)),
+    lambda e: replace(e, preprocessing=replace(e.preprocessing, resize="crop")),
+    lambda e: replace(e, preprocessing=replace(e.preprocessing, resize="crop", short_side=20)),
+    lambda e: replace(e, preprocessing=replace(e.preprocessing, interpolation="bicubic")),
+    lambda e: replace(e, preprocessing=replace(e.preprocessing, channels="bgr")),
+    lambda e: replace(e, preprocessing=replace(e.preprocessing, scale=1.0)),
+    lambda e: replace(e, preprocessing=replace(e.preprocessing, mean=[0.1, 0.0, 0.0])),
+    lambda e: replace(e, preprocessing=replace(e.preprocessing, std=[1.0, 1.0, 2.0])),
+    lambda e: replace(e, backbone=Backbone("squeezenet1_0", "features.3", "avg", "random")),
+    lambda e: replace(e, backbone=Backbone("squeezenet1_1", "features.4", "avg", "random")),
+    lambda e: replace(e, backbone=Backbone("squeezenet1_1", "features.3", "max", "random")),
+    lambda e: replace(e, backbone=Backbone("squeezenet1_1", "features.3", "avg", "random", seed=1)),
+]
+
+
+def test_whatever_decides_a_feature_decides_the_fingerprint():
+    base = Extractor(Decoder(), SIMPLE, Backbone("squeezenet1_1", "features.3", "avg", "random"))
+    prints = [base.fingerprint] + [change(base).fingerprint for change in FINGERPRINTED]
+    assert len(set(prints)) == len(prints)
+    same = [replace(base, decoder=Decoder(max_pixels=10**6)), Extractor(Decoder(), SIMPLE, base.backbone)]
+    assert {each.fingerprint for each in same} == {base.fingerprint}
+
+
+def spoil(photos: Path) -> list[Path]:
+    good = sorted((photos / "fine").glob("*.png"))
+    good[0].write_bytes(good[0].read_bytes()[:100])
+    good[1].write_bytes(b"<html>404</html>")
+    good[2].write_bytes(b"")
+    return good[:3]
+
+
+def test_bad_pictures_are_all_named_and_the_good_ones_kept(photos, network, tmp_path):
+    bad = spoil(photos)
+    table = ImageFolder(str(photos)).table()
+    with pytest.raises(LikenessError, match="3 of 60 pictures") as refusal:
+        extract(extractor_of(network), table, tmp_path / "store")
+    text = str(refusal.value)
+    assert refusal.value.exit_code == 65
+    assert all(str(path) in text for path in bad)
+    assert "57 finished features" in refusal.value.kept
+    assert "data.on_bad_image=quarantine" in refusal.value.fix
+    quarantined = extract(extractor_of(network), table, tmp_path / "store", on_bad_image="quarantine")
+    assert (len(quarantined.table), quarantined.computed, quarantined.reused) == (57, 0, 57)
+    assert len(quarantined.bad) == 3
+    assert network.seen() == 57
+
+
+def test_mostly_white_pictures_can_be_left_out(photos, network, tmp_path):
+    Image.new("RGB", (32, 32), (255, 255, 255)).save(photos / "fine" / "plan.png")
+    table = ImageFolder(str(photos)).table()
+    everything = extract(extractor_of(network), table, tmp_path / "store")
+    without = extract(extractor_of(network), table, tmp_path / "store", mostly_white=0.69)
+    assert (len(everything.table), len(without.table), without.left_out) == (61, 60, 1)
+    assert "fine/plan.png" not in without.table.paths.tolist()
+
+
+def test_a_feature_that_is_not_finite_is_named_and_never_stored(photos, network, tmp_path):
+    network.fault = float("nan")
+    with pytest.raises(LikenessError, match="60 features are not finite") as refusal:
+        extract(extractor_of(network), ImageFolder(str(photos)).table(), tmp_path / "store")
+    assert "home000.png" in refusal.value.where
+    assert not list((tmp_path / "store").rglob("shard-*"))
+
+
+def test_a_picture_that_changes_meanwhile_is_named(photos, network, tmp_path, monkeypatch):
+    table = ImageFolder(str(photos)).table()
+    hashed = extraction.digests
+
+    def then_changed(files, workers):
+        keys = hashed(files, workers)
+        Image.new("RGB", (32, 32)).save(files[5])
+        files[6].unlink()
+        return keys
+
+    monkeypatch.setattr(extraction, "digests", then_changed)
+    with pytest.raises(LikenessError, match="2 pictures changed or vanished") as refusal:
+        extract(extractor_of(network), table, tmp_path / "store")
+    assert str(table.path(5)) in refusal.value.where
+
+
+def test_more_rows_than_memory_stay_on_disk(photos, network, tmp_path):
+    table = ImageFolder(str(photos)).table()
+    in_memory = extract(extractor_of(network), table, tmp_path / "store")
+    on_disk = extract(extractor_of(network), table, tmp_path / "store", memory_bytes=10.0)
+    assert isinstance(on_disk.rows, MappedRows)
+    assert torch.equal(on_disk.rows[torch.arange(60)], in_memory.rows)
+
+
+def _extract_slowly(photos: Path, store: Path, log: Path) -> None:
+    extraction._SECONDS_A_SHARD = 0.0
+    extract(extractor_of(MeanColour(log, seconds=0.05)), ImageFolder(str(photos)).table(), store, batch_size=4)
+
+
+def test_a_killed_extraction_loses_no_finished_shard(photos, tmp_path):
+    store, log = tmp_path / "store", tmp_path / "seen.txt"
+    job = multiprocessing.get_context("fork").Process(target=_extract_slowly, args=(photos, store, log))
+    job.start()
+    while len(list(store.rglob("shard-*"))) < 5:
+        assert job.is_alive()
+        time.sleep(0.01)
+    os.kill(job.pid, signal.SIGKILL)
+    job.join()
+    finished = 4 * len(list(store.rglob("shard-*")))
+    network = MeanColour(tmp_path / "after.txt")
+    features = extract(extractor_of(network), ImageFolder(str(photos)).table(), store)
+    assert (features.computed, features.reused) == (60 - finished, finished)
+    assert network.seen() == 60 - finished
+    assert not list(store.rglob(".tmp-*"))
+
+
+def test_jobs_that_start_together_show_the_network_each_picture_once(photos, tmp_path):
+    store, log = tmp_path / "store", tmp_path / "seen.txt"
+    context = multiprocessing.get_context("fork")
+    jobs = [context.Process(target=_extract_slowly, args=(photos, store, log)) for _ in range(4)]
+    for job in jobs:
+        job.start()
+    for job in jobs:
+        job.join()
+        assert job.exitcode == 0
+    assert MeanColour(log).seen() == 60
+
+
+def test_a_backbones_feature_does_not_depend_on_its_batch(photos, tmp_path):
+    extractor = Extractor(
+        Decoder(), replace(SIMPLE, size=64), Backbone("shufflenet_v2_x0_5", "conv5", "avg", "bundled")
+    )
+    table = ImageFolder(str(photos)).table()
+    alone = extract(extractor, table, tmp_path / "one", batch_size=1)
+    together = extract(extractor, table, tmp_path / "many", batch_size=60)
+    torch.testing.assert_close(alone.rows, together.rows, rtol=1e-4, atol=1e-5)
