@@ -5,6 +5,7 @@ import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException
 from hydra.types import RunMode
-from hydra.utils import instantiate
 from torch import Tensor
 
 from likeness import config as configs
@@ -46,13 +45,18 @@ _BASELINES = "baselines.ckpt"
 
 
 def build(node: Mapping[str, Any], **filled_in: Any) -> Any:
-    """The object that a checked node describes."""
-    try:
-        return instantiate(dict(node), _convert_="all", **filled_in)
-    except InstantiationException as error:
-        if isinstance(error.__cause__, LikenessError):
-            raise error.__cause__ from error
-        raise
+    """The object that a checked node describes: its target, if it is allowed, called with the node's arguments.
+
+    Not Hydra's own ``instantiate``: that turns tuples and tensors given here into config nodes, and asks no allowlist.
+    """
+    target = configs.allowed(node["_target_"])
+    arguments = {
+        name: build(value) if isinstance(value, Mapping) and "_target_" in value else value
+        for name, value in node.items()
+        if name not in configs.SPECIAL
+    }
+    make = partial(target, **arguments, **filled_in)
+    return make if node.get("_partial_") else make()
 
 
 def build_extractor(config: Config) -> Extractor:
@@ -136,7 +140,7 @@ def build_trainer(config: Config, folder: RunFolder) -> pl.Trainer:
     warnings.filterwarnings("ignore", message=r".isinstance\(treespec, LeafSpec\). is deprecated")  # Lightning's own
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # says on each start what this machine lacks
     callbacks = [build({**node, **_kept_in(node, folder.path)}) for node in config["callbacks"].values()]
-    mirrors = [trackers.Tolerant(lambda node=node: build(node), name) for name, node in config["logger"].items()]
+    mirrors = [trackers.Tolerant(partial(build, node), name) for name, node in config["logger"].items()]
     return build(
         config["trainer"],
         logger=[JournalLogger(folder.journal), *mirrors],
@@ -338,7 +342,7 @@ def write_results(
 
 def _flat(splits: Mapping[str, Any]) -> dict[str, float]:
     """Final scores by flat names: ``test/hit@1``, ``test/frozen/hit@1``, ``test/gain_over_frozen``."""
-    flat = {}
+    flat: dict[str, float] = {}
     for split, summary in splits.items():
         for method in ("head", "frozen", "pca", "random_projection"):
             prefix = f"{split}/" if method == "head" else f"{split}/{method}/"
@@ -374,7 +378,8 @@ def draw_figures(
         draw_per_class(summary["per_class"], "hit@1", summary["chance"]["hit@1"], figures / "per_class.png")
         frozen = _value(metrics["splits"].get("val"), "frozen")
         history = epochs(read(folder.journal.path))
-        draw_curve(history, figures / "training_curve.png", {"frozen": frozen} if frozen is not None else None, None)
+        best = int(min(history, key=lambda epoch: epoch.get("val/loss", np.inf))["epoch"]) if history else None
+        draw_curve(history, figures / "training_curve.png", {} if frozen is None else {"frozen": frozen}, best)
         labelled = np.flatnonzero(rows.labels.numpy() >= 0)
         batch = rows[torch.from_numpy(labelled[sample_rows(len(labelled))])]
         panels = {"features": methods["frozen"](batch.features), "codes": methods["head"](batch.features).detach()}

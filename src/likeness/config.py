@@ -7,8 +7,8 @@ import importlib
 import inspect
 import pkgutil
 import typing
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field, is_dataclass
 from difflib import get_close_matches
 from typing import Any
 
@@ -43,7 +43,9 @@ _NODES = (
     "optimizer",
     "trainer",
 )
-_SPECIAL = {"_target_", "_partial_"}
+SPECIAL = {"_target_", "_partial_"}
+# Lines of Hydra's and OmegaConf's messages that repeat what is said elsewhere, or advise what is refused here.
+_NOISE = ("full_key:", "object_type=", "reference_type=", "To append to your config")
 
 
 @dataclass
@@ -144,9 +146,30 @@ def checked(cfg: DictConfig) -> dict[str, Any]:
         plain = typing.cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     except OmegaConfBaseException as error:
         raise refused(error) from error
-    bare = [name for name in _NODES if "architecture" in plain and "_target_" not in (plain[name] or {})]
-    refuse([f"{name}: this option describes nothing to train with" for name in bare] + list(faults(plain)))
+    bare = _bare(plain) if "architecture" in plain else []
+    refuse([*_unknown(OmegaConf.get_type(cfg), plain), *bare, *faults(plain)])
     return plain
+
+
+def _unknown(schema: Any, plain: Mapping[str, Any], path: str = "") -> Iterator[str]:
+    """Options that no typed root has: Hydra's ``+name=`` adds them, and nothing would read them."""
+    hints = typing.get_type_hints(schema) if is_dataclass(schema) else dict.fromkeys(plain)
+    for name, value in plain.items():
+        if name not in hints:
+            yield f"{path}{name}: unknown{_suggestion(name, hints)}"
+        elif is_dataclass(hints[name]):
+            yield from _unknown(hints[name], value, f"{path}{name}.")
+
+
+def _bare(plain: Mapping[str, Any]) -> Iterator[str]:
+    """What must name a class and does not."""
+    nodes = {name: plain[name] for name in _NODES}
+    for group in ("callbacks", "logger"):
+        members = plain[group]
+        nodes |= {f"{group}.{n}": m for n, m in members.items()} if isinstance(members, Mapping) else {group: members}
+    for name, node in nodes.items():
+        if node != MISSING and not (isinstance(node, Mapping) and "_target_" in node):
+            yield f"{name}: {node!r} names no class (_target_)"
 
 
 def refuse(found: list[str]) -> None:
@@ -184,11 +207,12 @@ def _node_faults(node: Mapping[str, Any], path: str) -> Iterator[str]:
         return
     parameters = inspect.signature(target).parameters
     hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    known = [name for name, parameter in parameters.items() if _by_name(parameter) and name not in _FILLED_IN]
     for name, value in node.items():
-        if name in _SPECIAL:
+        if name in SPECIAL:
             continue
-        if name not in parameters or name in _FILLED_IN or name.startswith("_"):
-            yield f"{path}.{name}: unknown to {target.__name__}{_suggestion(name, parameters)}"
+        if name not in known:
+            yield f"{path}.{name}: unknown to {target.__name__}{_suggestion(name, known)}"
         elif value != MISSING and name in hints and not _fits(value, hints[name]):
             yield f"{path}.{name}: {value!r} is not {_spelled(hints[name])}"
     if not node.get("_partial_"):
@@ -198,14 +222,13 @@ def _node_faults(node: Mapping[str, Any], path: str) -> Iterator[str]:
 
 
 def _by_name(parameter: inspect.Parameter) -> bool:
-    return parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    named = (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    return parameter.kind in named and not parameter.name.startswith("_")
 
 
-def _suggestion(name: str, known: Mapping[str, Any]) -> str:
-    close = get_close_matches(name, [k for k in known if k not in _FILLED_IN], 1)
-    return (
-        f"; did you mean {close[0]}?" if close else f" (it takes {', '.join(k for k in known if k not in _FILLED_IN)})"
-    )
+def _suggestion(name: str, known: Collection[str]) -> str:
+    close = get_close_matches(name, known, 1)
+    return f"; did you mean {close[0]}?" if close else f" (it takes {', '.join(known) or 'no option'})"
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -269,10 +292,20 @@ def restored(room: str, node: Mapping[str, Any]) -> dict[str, Any]:
     """The node that ``recorded`` was given: the class of that name is looked for in the room's own files.
 
     Raises:
-        LikenessError: CKPT-SCHEMA when the room has no such class.
+        LikenessError: CKPT-SCHEMA when the room has no such class; CKPT-UNTRUSTED when the node says what to import, or
+            holds an interpolation, which would read this machine's environment.
     """
+    if any(text == "_target_" or "${" in text for text in _texts(node)):
+        raise LikenessError(
+            "CKPT-UNTRUSTED",
+            "the checkpoint's description of itself holds an import path or an interpolation.",
+            cause="train.py writes plain values only.",
+            kept="Nothing in it was run or resolved.",
+            fix="Ask its author for a checkpoint that train.py wrote.",
+        )
+    asked = node.get("class") if isinstance(node, Mapping) else None
     for file in files_of(room):
-        target = f"likeness.{room}.{file}.{node['class']}"
+        target = f"likeness.{room}.{file}.{asked}"
         try:
             allowed(target)
         except LikenessError:
@@ -280,9 +313,20 @@ def restored(room: str, node: Mapping[str, Any]) -> dict[str, Any]:
         return {"_target_": target, **{k: v for k, v in node.items() if k != "class"}}
     raise LikenessError(
         "CKPT-SCHEMA",
-        f"the checkpoint asks for {node['class']!r}, and {room} has no such class.",
+        f"the checkpoint asks for {asked!r}, and {room} has no such class.",
         fix="Use the version of likeness that wrote the checkpoint.",
     )
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every key and every text in a nest of plain values."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for item in value:
+            yield from _texts(item)
+        if isinstance(value, Mapping):
+            yield from _texts(list(value.values()))
 
 
 def refused(error: Exception) -> LikenessError:
@@ -292,12 +336,15 @@ def refused(error: Exception) -> LikenessError:
     text = str(error).strip().splitlines()
     what = " ".join(text[:1]) or type(error).__name__
     fix = "Correct the option; --help lists the groups, --cfg job shows every option."
-    known = list(getattr(cause, "parent_node", None) or [])
-    if key and known and (close := get_close_matches(key.rsplit(".", 1)[-1], [str(k) for k in known], 1)):
+    known = [str(name) for name in getattr(cause, "parent_node", None) or []]
+    last = str(key).rsplit(".", 1)[-1]
+    if key and last not in known and (close := get_close_matches(last, known, 1)):
         parent = f"{key.rsplit('.', 1)[0]}." if "." in key else ""
         fix = f"Did you mean {parent}{close[0]}? --cfg job shows every option."
     if isinstance(error, OverrideParseException):
         name, _, value = error.override.partition("=")
         fix = f"""Quote brackets, commas and blanks twice, for the shell and for Hydra: {name}="'{value}'\""""
-    cause = "\n".join(line.strip() for line in text[1:] if line.strip())
-    return LikenessError("CONFIG", what, where=key or "", cause=cause, fix=fix)
+    below = [] if cause is error else str(cause).splitlines()
+    lines = [line.strip() for line in text[1:] + below if not line.strip().startswith(_NOISE)]
+    told = "\n".join(line for line in dict.fromkeys(lines) if line and line not in text[:1])
+    return LikenessError("CONFIG", what, where=key or "", cause=told, fix=fix)

@@ -1,6 +1,5 @@
 """The one error a user can cause, how it reads, and the exit code a script can act on."""
 
-import os
 import textwrap
 from collections.abc import Iterable
 
@@ -90,6 +89,6 @@ def listed(items: Iterable[object], most: int = 10) -> str:
     b
     … and 1 more
     """
-    items = [str(item) for item in items]
-    rest = [f"… and {len(items) - most} more"] if len(items) > most else []
-    return os.linesep.join(items[:most] + rest)
+    lines = [str(item) for item in items]
+    rest = [f"… and {len(lines) - most} more"] if len(lines) > most else []
+    return "\n".join(lines[:most] + rest)

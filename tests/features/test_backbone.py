@@ -91,6 +91,8 @@ def test_each_network_knows_its_own_preprocessing():
     resnet = own_preprocessing("resnet50")
     assert (resnet.size, resnet.short_side, resnet.resize) == (224, 232, "crop")
     assert own_preprocessing("shufflenet_v2_x0_5", "bundled").size == 144
+    smaller = own_preprocessing("resnet50", size=112)
+    assert (smaller.size, smaller.short_side, smaller.mean) == (112, 116, resnet.mean)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="timm, an extra, is not installed")

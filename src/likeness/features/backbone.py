@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
@@ -87,8 +88,20 @@ def pooled(maps: Float[Tensor, "b ..."], pooling: Pooling) -> Float[Tensor, "b .
     return maps.mean(positions) if pooling == "avg" else maps.amax(positions)
 
 
-def own_preprocessing(name: str, weights: str = "default") -> Preprocessing:
-    """What a network's published weights were trained for, as torchvision, timm or the bundled weights' card has it."""
+def own_preprocessing(name: str, weights: str = "default", size: int | None = None) -> Preprocessing:
+    """What a network's published weights were trained for, as torchvision, timm or the bundled weights' card has it.
+
+    Args:
+        size: Another side of the input than theirs; the part that a crop leaves out stays in proportion.
+    """
+    own = _published_preprocessing(name, weights)
+    if size is None:
+        return own
+    short_side = None if own.short_side is None else round(own.short_side * size / own.size)
+    return replace(own, size=size, short_side=short_side)
+
+
+def _published_preprocessing(name: str, weights: str) -> Preprocessing:
     if weights in ("bundled", "random"):
         return Preprocessing(size=144, mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
     if name.startswith(_TIMM):
@@ -208,7 +221,7 @@ def _torchvision_weights(name: str, which: str) -> Any:
             where="backbone.weights",
             fix=f"One of {', '.join(known.__members__)}, 'default', 'bundled', 'random', or a file.",
         )
-    return known[which] if which != "DEFAULT" else known.DEFAULT  # type: ignore[attr-defined]
+    return known[which] if which != "DEFAULT" else known.DEFAULT
 
 
 def _timm_state(name: str) -> dict[str, Tensor]:

@@ -96,7 +96,7 @@ class Features:
 
 
 class _Prepared(NamedTuple):
-    index: int
+    row: int
     pixels: UInt8[np.ndarray, "s s 3"] | None = None
     white: float = 0.0
     notes: frozenset[str] = frozenset()
@@ -126,13 +126,12 @@ class _Writer:
             self.flush()
 
     def flush(self) -> None:
-        keys, features, white = (
-            (np.concatenate(parts) for parts in zip(*self.pending, strict=True)) if self.pending else ([],) * 3
-        )
-        self.pending, self.since = [], time.monotonic()
-        if len(keys):
+        pending, self.pending, self.since = self.pending, [], time.monotonic()
+        rows = sum(len(keys) for keys, _, _ in pending)
+        if rows:
+            keys, features, white = (np.concatenate(parts) for parts in zip(*pending, strict=True))
             self.shelf.add(keys, features, white)
-            self.written += len(keys)
+            self.written += rows
 
 
 def extract(
@@ -203,7 +202,7 @@ def _complete(
         shelf.refresh()
     computed = len(first) - len(bad)
     same_bytes = {keys[index].tobytes(): fault for index, fault in bad.items()}
-    for index in np.flatnonzero(missing):
+    for index in np.flatnonzero(missing).tolist():
         if fault := same_bytes.get(keys[index].tobytes()):
             bad[index] = Bad(str(table.paths[index]), fault.label, fault.code, fault.cause)
     return computed, bad
@@ -232,13 +231,15 @@ def _compute(
         with progress("features", len(wanted)) as advance:
             for batch in _batches(_prepared(extractor, table, keys, wanted, workers, 4 * size), size):
                 good = [item for item in batch if item.pixels is not None]
-                bad |= {item.index: _described(item.bad, item.index, table) for item in batch if item.bad}
-                changed += [item.index for item in batch if item.changed]
+                bad |= {item.row: _described(item.bad, item.row, table) for item in batch if item.bad}
+                changed += [item.row for item in batch if item.changed]
                 notes.update(note for item in good for note in item.notes)
                 if good:
-                    rows = extractor(torch.from_numpy(np.stack([item.pixels for item in good])))
+                    rows = extractor(
+                        torch.from_numpy(np.stack([item.pixels for item in good if item.pixels is not None]))
+                    )
                     white = np.array([item.white for item in good], np.float32)
-                    writer.add(np.array([item.index for item in good]), rows.cpu().numpy(), white)
+                    writer.add(np.array([item.row for item in good]), rows.cpu().numpy(), white)
                 advance(len(batch))
     finally:
         writer.flush()

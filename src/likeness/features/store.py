@@ -38,7 +38,7 @@ SCHEMA = 1
 _NAME = re.compile(r"shard-([0-9a-f]{64})\.safetensors")
 _LARGEST_HEADER = 1 << 20
 _SECONDS_BETWEEN_WAITING_LINES = 10.0
-_TYPES = {"F32": np.dtype("<f4"), "U8": np.dtype("u1")}
+_TYPES: dict[str, np.dtype] = {"F32": np.dtype("<f4"), "U8": np.dtype("u1")}
 
 
 class _Corrupt(Exception):

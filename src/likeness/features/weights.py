@@ -167,9 +167,8 @@ def check_fits(state: State, wanted: Mapping[str, Tensor], known: set[str], netw
             kept="Nothing from the file was used; no feature was computed.",
             fix="Give the weights of this network, or set backbone.name to the network that the file is of.",
         )
-    blank = {key: torch.zeros((), dtype=torch.int64) for key in optional}
-    chosen = {key: state.get(key, blank.get(key)) for key in wanted}
-    return {key: value.float() if value.is_floating_point() else value for key, value in chosen.items()}  # type: ignore[union-attr]
+    chosen = {key: state[key] if key in state else torch.zeros((), dtype=torch.int64) for key in wanted}
+    return {key: value.float() if value.is_floating_point() else value for key, value in chosen.items()}
 
 
 def state_digest(state: Mapping[str, Tensor]) -> str:

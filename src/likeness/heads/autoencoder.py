@@ -58,7 +58,8 @@ class Autoencoder(pl.LightningModule):
         card: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.head, self.scaling, self.noise, self.loss = head, scaling, noise, loss
+        self.head: Any = head
+        self.scaling, self.noise, self.loss = scaling, noise, loss
         self.metric, self.seed, self.card = metric, seed, card or {}
         self._make_optimizer, self._make_scheduler = optimizer, scheduler
         self._drawn: dict[str, Tensor] = {}

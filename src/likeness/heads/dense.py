@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from itertools import pairwise
 from math import prod
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -56,8 +56,8 @@ class Dense(nn.Module):
             )
         self.feature_shape, self.tied, self.l1 = tuple(feature_shape), tied, l1
         sizes = [prod(feature_shape), *widths]
-        self.encoder = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
-        self.decoder = nn.ModuleList(nn.Linear(b, a) for a, b in reversed(list(pairwise(sizes))))
+        self.encoder: Any = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
+        self.decoder: Any = nn.ModuleList(nn.Linear(b, a) for a, b in reversed(list(pairwise(sizes))))
         if tied:
             for layer in self.decoder:
                 del layer.weight
@@ -72,7 +72,8 @@ class Dense(nn.Module):
         return rows
 
     def decode(self, code: Float[Tensor, "b code"]) -> Float[Tensor, "b ..."]:
-        transposed = [layer.weight.T for layer in reversed(self.encoder)]
-        for layer, weight, activation in zip(self.decoder, transposed, self._decoder_activations, strict=True):
-            code = activation(functional.linear(code, weight if self.tied else layer.weight, layer.bias))
+        layers = reversed(self.encoder) if self.tied else self.decoder
+        weights = [layer.weight.T if self.tied else layer.weight for layer in layers]
+        for weight, layer, activation in zip(weights, self.decoder, self._decoder_activations, strict=True):
+            code = activation(functional.linear(code, weight, layer.bias))
         return code.unflatten(1, self.feature_shape)

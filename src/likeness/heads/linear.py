@@ -71,7 +71,7 @@ class PCA(nn.Module):
     def fit(self, batches: Parts) -> None:
         n = sum(len(rows) for rows in batches())
         d, width = self.axes.shape
-        self.mean.copy_(sum(rows.flatten(1).double().sum(0) for rows in batches()) / n)
+        self.mean.copy_(torch.stack([rows.flatten(1).double().sum(0) for rows in batches()]).sum(0) / n)
         axes = (
             _from_covariance(batches, self.mean.double())
             if d <= min(n, _LARGEST_SOLVED)

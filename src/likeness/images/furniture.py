@@ -315,8 +315,8 @@ def window(at: Spot) -> None:
         cloth = at.colour("fabric", "fabric2", "white", "wall2")
         for low, high in ((-0.08, 0.14), (0.86, 1.08)):
             for fold in range(4):
-                u = low + (high - low) * fold / 4
-                at.box((u, u + 0.056), (-0.2, 1.08), (0.6, 1), lit(cloth, (1, 0.85)[fold % 2]))
+                left = low + (high - low) * fold / 4
+                at.box((left, left + 0.056), (-0.2, 1.08), (0.6, 1), lit(cloth, (1, 0.85)[fold % 2]))
     at.glow(at.dice.between(0.2, 0.6) if day else 0.05)
 
 

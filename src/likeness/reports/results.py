@@ -118,7 +118,8 @@ def _gallery_row(scores: Scores, row: int, table: ImageTable) -> GalleryRow:
             right = bool(table.labels[place] == label)
             neighbours.append(Picture(table.path(place), at.label(place), float(similarity), right))
     rank = int(scores.rank[row])
-    note = f"first right neighbour at rank {rank}" if rank else "finds nothing: its code is zero"
+    late = f"first right neighbour at rank {rank:,}" if rank > 1 else ""
+    note = late if rank else "finds nothing: its code is zero"
     return GalleryRow(Picture(table.path(query), at.label(query)), neighbours, note)
 
 

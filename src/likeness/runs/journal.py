@@ -11,27 +11,49 @@ from typing import Any
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
+from likeness.errors import LikenessError
+
 _SECONDS_BETWEEN_SYNCS = 5.0
 
 
 class Journal:
-    """Appends events to a file; a kill loses at most the last line, a power cut at most 5 s."""
+    """Appends events to a file, which is open only while it writes; a power cut costs at most 5 s, a kill nothing."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
-        self._file = open(path, "a", buffering=1)  # noqa: SIM115 - open for as long as the run
         self._synced = time.monotonic()
 
     def write(self, event: str, **values: Any) -> None:
-        self._file.write(json.dumps({"time": round(time.time(), 3), "event": event, **_finite(values)}) + "\n")
-        if time.monotonic() - self._synced >= _SECONDS_BETWEEN_SYNCS:
-            self.sync()
+        """Append one event.
+
+        Raises:
+            LikenessError: DISK when the disk is full or fails.
+        """
+        self._append(json.dumps({"time": round(time.time(), 3), "event": event, **_finite(values)}) + "\n")
 
     def sync(self) -> None:
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._synced = time.monotonic()
+        """What is written so far survives a power cut."""
+        self._synced = -math.inf
+        self._append("")
+
+    def _append(self, text: str) -> None:
+        try:
+            with open(self.path, "a") as file:
+                file.write(text)
+                if time.monotonic() - self._synced >= _SECONDS_BETWEEN_SYNCS:
+                    file.flush()
+                    os.fsync(file.fileno())
+                    self._synced = time.monotonic()
+        except OSError as error:
+            raise LikenessError(
+                "DISK",
+                "the journal could not be written.",
+                where=str(self.path.absolute()),
+                cause=str(error),
+                kept="Everything up to the event before.",
+                fix="Free some space, or choose another folder with hydra.run.dir=; then run the same again.",
+            ) from error
 
 
 def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -80,7 +102,7 @@ class JournalLogger(Logger):
         self.journal.write("metrics", step=step, **metrics)
 
     @rank_zero_only
-    def log_hyperparams(self, params: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         self.journal.write("config", **params)
 
     @rank_zero_only

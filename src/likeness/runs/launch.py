@@ -1,6 +1,7 @@
 """From the command line to a job and back: every error becomes a message, a state on disk and an exit code."""
 
 import functools
+import itertools
 import logging
 import os
 import shutil
@@ -49,7 +50,11 @@ def reported(task: Task) -> Task:
     def job(cfg: DictConfig) -> float | None:
         hydra = HydraConfig.get()
         folder = Path(hydra.runtime.output_dir)
-        facts = {"job": hydra.job.get("num", 0), "overrides": list(hydra.overrides.task), "host": socket.gethostname()}
+        facts = {
+            "job": hydra.job.num if hydra.mode == RunMode.MULTIRUN else 0,
+            "overrides": list(hydra.overrides.task),
+            "host": socket.gethostname(),
+        }
         facts |= {"pid": os.getpid(), "started": time.strftime("%Y-%m-%d %H:%M:%S")}
         with _claimed(folder):
             _set_earlier_results_aside(folder)
@@ -105,11 +110,11 @@ def _set_earlier_results_aside(folder: Path) -> None:
     earlier = [folder / name for name in _RESULTS if (folder / name).exists()]
     if not earlier:
         return
-    number = 1 + len(list(folder.glob("earlier-*")))
-    (folder / f"earlier-{number}").mkdir()
+    aside = next(path for n in itertools.count(1) if not (path := folder / f"earlier-{n}").exists())
+    aside.mkdir()
     for path in earlier:
-        shutil.move(path, folder / f"earlier-{number}" / path.name)
-    log.info("this folder held results; they are now in %s", folder / f"earlier-{number}")
+        shutil.move(path, aside / path.name)
+    log.info("this folder held results; they are now in %s", aside)
 
 
 def run(main: Callable[[], Any]) -> None:
@@ -130,9 +135,18 @@ def run(main: Callable[[], Any]) -> None:
     except BrokenPipeError:  # the reader of our output has gone, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(INTERRUPTED)
-    except Exception:
+    except Exception as error:
+        if _of_composition(error):
+            fault = refused(error)
+            _leave(str(fault), fault.exit_code)
         traceback.print_exc()
         _leave("[BUG] this is a fault of likeness, not of your input; please report the lines above.", BUG)
+
+
+def _of_composition(error: Exception) -> bool:
+    """Whether Hydra refused an override with a bare ValueError, as it does ``noise=null``."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return isinstance(error, ValueError) and frames[-1].f_globals.get("__name__") == "hydra._internal.defaults_list"
 
 
 def _leave(message: str, code: int) -> None:

@@ -3,11 +3,12 @@
 import logging
 import netrc
 import os
+import secrets
 import socket
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pytorch_lightning.loggers.logger import Logger
@@ -52,7 +53,7 @@ class Tolerant(Logger):
             self._try(lambda: inner.log_metrics(dict(metrics), step))
 
     @rank_zero_only
-    def log_hyperparams(self, params: Mapping[str, Any], *args: Any, **kwargs: Any) -> None:
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
         if (inner := self._inner) is not None:
             self._try(lambda: inner.log_hyperparams(dict(params)))
 
@@ -74,7 +75,7 @@ def wandb_logger(
     name: str | None = None,
     job_type: str = "train",
     tags: list[str] | None = None,
-    mode: str | None = None,
+    mode: Literal["online", "offline"] | None = None,
 ) -> Logger:
     """Weights & Biases; offline when there is no key or the server does not answer, unless ``mode`` says otherwise.
 
@@ -87,8 +88,8 @@ def wandb_logger(
     from pytorch_lightning.loggers import WandbLogger
 
     place = Path(folder)
-    mode = mode or os.environ.get("WANDB_MODE") or ("online" if _reachable() else "offline")
-    if mode == "offline":
+    offline = (mode or os.environ.get("WANDB_MODE") or ("online" if _reachable() else "offline")) == "offline"
+    if offline:
         log.info("wandb is offline; send later with: wandb sync %s", place / "wandb" / "offline-run-*")
     return WandbLogger(
         save_dir=str(place),
@@ -99,17 +100,15 @@ def wandb_logger(
         name=name,
         job_type=job_type,
         tags=tags,
-        offline=mode == "offline",
+        offline=offline,
     )
 
 
 def _kept_id(folder: Path) -> str:
-    import wandb
-
     kept = folder / "wandb_id"
     if not kept.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        kept.write_text(wandb.util.generate_id())
+        kept.write_text(secrets.token_hex(4))
     return kept.read_text()
 
 
@@ -122,10 +121,12 @@ def _reachable() -> bool:
     except (OSError, netrc.NetrcParseError):
         known = False
     try:
-        port = address.port or (443 if address.scheme == "https" else 80)
-        return known and bool(socket.create_connection((host, port), timeout=_SECONDS_TO_ANSWER).close() or True)
+        if known:
+            port = address.port or (443 if address.scheme == "https" else 80)
+            socket.create_connection((host, port), timeout=_SECONDS_TO_ANSWER).close()
     except OSError:
         return False
+    return known
 
 
 def tensorboard_logger(folder: str) -> Logger:

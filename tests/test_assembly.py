@@ -1,0 +1,100 @@
+"""Every option trains: composed, checked, assembled, fitted for an epoch on drawn features, scored."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import ROOT
+from hydra import compose, initialize_config_dir
+
+from likeness import assembly
+from likeness.config import checked, register
+from likeness.features.datamodule import FeatureData
+from likeness.features.extraction import Extractor, Features
+from likeness.images.decoding import Decoder
+from likeness.images.preprocessing import Preprocessing
+from likeness.images.table import Row, tabulate
+from likeness.runs.folder import RunFolder
+
+VARIANTS = [
+    *([f"noise={name}"] for name in ("none", "gaussian", "masking", "salt_and_pepper", "gaussian_as_published")),
+    *([f"scaling={name}"] for name in ("none", "max_abs", "standardize", "l2")),
+    *([f"loss={name}"] for name in ("mse", "cosine", "huber")),
+    *([f"optimizer={name}"] for name in ("adadelta", "adamw", "sgd")),
+    *([f"scheduler={name}"] for name in ("none", "cosine", "plateau")),
+    ["architecture=identity"],
+    ["architecture=pca", "architecture.width=5"],
+    ["architecture=random_projection", "architecture.width=5"],
+    ["architecture=dense", "architecture.widths=[12,5]", "architecture.output_activation=sigmoid"],
+    ["architecture=dense", "architecture.widths=[12,5]", "architecture.tied=true", "architecture.l1=0.001"],
+    ["architecture=conv", "architecture.channels=[6,4]"],
+]
+
+
+class Shaped:
+    """Stands for a backbone that is never asked for a feature."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.shape = shape
+
+    def __call__(self, pictures):
+        raise AssertionError("no picture is looked at here")
+
+    def policy(self) -> dict:
+        return {"network": "none", "weights": "none"}
+
+    def feature_shape(self, size: int) -> tuple[int, ...]:
+        return self.shape
+
+
+def drawn(shape: tuple[int, ...]) -> FeatureData:
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    rows = rng.normal(size=(60, *shape)) + rng.normal(size=(3, *shape))[labels]
+    splits = np.repeat(["train", "val", "test"], 20)
+    listed = [Row(f"{i:02d}", "abc"[label], split) for i, (label, split) in enumerate(zip(labels, splits, strict=True))]
+    table = tabulate(Path("/none"), listed, 0, (0.6, 0.2, 0.2))
+    return FeatureData(Features(table, torch.from_numpy(rows.astype(np.float32)), 0, 60), batch_size=8, seed=0)
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=" ".join)
+def test_every_option_trains_and_is_scored(variant, tmp_path):
+    register()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        overrides = ["data=folder", "data.root=/none", "logger=none", "trainer.max_epochs=1", "trainer.accelerator=cpu"]
+        config = checked(compose("train", [*overrides, *variant]))
+    shape = (4, 3, 3) if "architecture=conv" in variant else (9,)
+    data = drawn(shape)
+    extractor = Extractor(Decoder(), Preprocessing(size=8, mean=[0.0] * 3, std=[1.0] * 3), Shaped(shape))
+    folder = RunFolder(tmp_path, config)
+    card = assembly.build_card(config, {"architecture": "x", "backbone": "y"}, extractor, data)
+    module = assembly.build_head(config, data.feature_shape, card)
+    trainer = assembly.build_trainer(config, folder)
+    assembly.fit(trainer, module, data, folder)
+    methods = assembly.fit_methods(module, data, 0, folder)
+    results = assembly.score_splits(methods, data, ("val", "test"), None, config["metric"])
+    metrics = assembly.write_results(results, module, data, folder, trainer)
+    assert metrics["splits"]["test"]["n"] == 20
+    assert 0 <= assembly.validation_value(metrics) <= 1
+    saved = assembly.checkpoint.open_checkpoint(tmp_path / "checkpoints" / "best.ckpt")
+    for name, value in module.state_dict().items():
+        assert torch.equal(saved["state_dict"][name], value), name
+
+
+def test_the_same_seed_gives_the_same_numbers_whatever_ran_before(tmp_path):
+    register()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        overrides = ["data=folder", "data.root=/none", "logger=none", "trainer.max_epochs=3", "noise=gaussian"]
+        config = checked(compose("train", overrides))
+    states = []
+    for attempt in range(2):
+        torch.manual_seed(attempt)
+        data = drawn((9,))
+        extractor = Extractor(Decoder(), Preprocessing(size=8, mean=[0.0] * 3, std=[1.0] * 3), Shaped((9,)))
+        folder = RunFolder(tmp_path / str(attempt), config)
+        card = assembly.build_card(config, {"architecture": "x", "backbone": "y"}, extractor, data)
+        module = assembly.build_head(config, data.feature_shape, card)
+        assembly.fit(assembly.build_trainer(config, folder), module, data, folder)
+        states.append(module.state_dict())
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])

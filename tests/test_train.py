@@ -1,0 +1,227 @@
+"""The two commands as a user types them, on generated pictures and the bundled backbone."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import ROOT, draw_striped
+from safetensors.numpy import load_file
+
+OUTPUTS = ("config.yaml", "metrics.json", "journal.jsonl", "queries.csv", "status.json", "csv/metrics.csv")
+FIGURES = ("neighbours_good", "neighbours_worst", "per_class", "projection", "training_curve")
+
+
+def call(folder: Path, script: str, *overrides: str) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "PYTHONWARNINGS": "default", "OMP_NUM_THREADS": "2"}
+    command = [sys.executable, str(ROOT / script), *overrides]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=280)
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+def metrics_of(folder: Path) -> dict:
+    return json.loads((folder / "metrics.json").read_text())
+
+
+SMALL = ("preprocessing.size=64", "architecture.widths=[16]", "trainer.max_epochs=4", "batch_size=16")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """Pictures of three classes from twenty homes, and a finished run on them."""
+    place = tmp_path_factory.mktemp("a user's folder")
+    for period, name in ((4, "fine"), (9, "medium"), (25, "coarse")):
+        for home in range(20):
+            draw_striped(place / "photos" / name / f"home{home:03d}.png", period, home)
+    data = ("data=folder", "data.root=photos", r"data.home_pattern=home\d+")
+    done = call(place, "train.py", *data, *SMALL, "hydra.run.dir=run")
+    assert done.returncode == 0, done.stderr
+    (place / "terminal.txt").write_text(done.stdout)
+    return place
+
+
+def test_a_run_leaves_what_it_promises(place):
+    for name in OUTPUTS:
+        assert (place / "run" / name).stat().st_size > 0, name
+    for name in ("best", "last", "baselines"):
+        assert (place / "run" / "checkpoints" / f"{name}.ckpt").exists() or name == "last"
+    for name in FIGURES:
+        assert (place / "run" / "figures" / f"{name}.png").stat().st_size > 5000, name
+    assert json.loads((place / "run" / "status.json").read_text())["state"] == "done"
+
+
+def test_metrics_say_everything_a_script_needs(place):
+    metrics = metrics_of(place / "run")
+    assert metrics["schema"] == 1
+    assert metrics["features"] == {"rows": 60, "computed": 60, "reused": 0, "bad": 0, "mostly_white": 0}
+    assert (metrics["code_width"], metrics["epochs"]) == (16, 4)
+    assert metrics["parameters"] == 2 * 16 * 1024 + 16 + 1024
+    assert metrics["seconds"].keys() >= {"extract", "fit", "score"}
+    test = metrics["splits"]["test"]
+    assert test["n"] == 12
+    for method in ("head", "frozen", "pca", "random_projection"):
+        for measure in ("hit@1", "hit@5", "precision@5", "map@r", "mrr", "vote@5", "published_top5"):
+            found = test[method][measure]
+            assert 0 <= found["low"] <= found["value"] <= found["high"] <= 1, (method, measure)
+    for pair in ("head-frozen", "head-pca", "head-random_projection"):
+        assert test["paired"][pair]["hit@1"].keys() == {"difference", "low", "high", "p"}
+    assert test["chance"]["hit@1"] == pytest.approx(3 / 11)  # 4 of a class among 12: 3 right ones in 11 candidates
+    assert len(metrics["extractor"]["fingerprint"]) == 64
+
+
+def test_the_terminal_shows_the_numbers(place):
+    shown, metrics = (place / "terminal.txt").read_text(), metrics_of(place / "run")
+    for method in ("head", "frozen", "pca", "random_projection"):
+        assert f"{100 * metrics['splits']['test'][method]['hit@1']['value']:.1f} [" in shown
+    assert "head − frozen" in shown
+    assert "0 reused, 60 computed" in shown
+
+
+def stored_rows(place: Path) -> dict[bytes, np.ndarray]:
+    shards = [load_file(path) for path in (place / "outputs" / "features").rglob("shard-*.safetensors")]
+    return {key.tobytes(): row for shard in shards for key, row in zip(shard["keys"], shard["features"], strict=True)}
+
+
+def by_hand(rows: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """hit@1 and hit@5 within a split: float64 cosines, ties by position, nothing of the project's."""
+    unit = rows.astype(np.float64) / np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)
+    similarity = (unit @ unit.T).astype(np.float32)
+    np.fill_diagonal(similarity, -2)
+    nearest = np.argsort(-similarity, axis=1, kind="stable")[:, :5]
+    right = labels[nearest] == labels[:, None]
+    return right[:, 0].mean(), right.any(1).mean()
+
+
+def check_frozen(place: Path, root: Path, run: Path) -> None:
+    import hashlib
+
+    stored = stored_rows(place)
+    queries = rows_of(run / "queries.csv")
+    for split, found in metrics_of(run)["splits"].items():
+        own = [query for query in queries if query["split"] == split]
+        digests = [hashlib.sha256((root / query["path"]).read_bytes()).digest() for query in own]
+        rows, labels = np.stack([stored[digest] for digest in digests]), np.array([query["label"] for query in own])
+        hit1, hit5 = by_hand(rows, labels)
+        assert found["frozen"]["hit@1"]["value"] == pytest.approx(hit1, abs=1e-6)
+        assert found["frozen"]["hit@5"]["value"] == pytest.approx(hit5, abs=1e-6)
+
+
+def test_frozen_scores_are_those_of_numpy(place):
+    check_frozen(place, place / "photos", place / "run")
+
+
+def test_queries_name_their_neighbours(place):
+    queries = rows_of(place / "run" / "queries.csv")
+    test = [query for query in queries if query["split"] == "test"]
+    hits = np.mean([query["label"] == query["label_1"] for query in test])
+    assert hits == pytest.approx(metrics_of(place / "run")["splits"]["test"]["head"]["hit@1"]["value"])
+    for query in queries:
+        similarities = [float(query[f"similarity_{i}"]) for i in range(1, 6)]
+        assert similarities == sorted(similarities, reverse=True)
+        assert query["path"] not in [query[f"path_{i}"] for i in range(1, 6)]
+        assert query["home"] == Path(query["path"]).stem
+        first = next((i for i in range(1, 6) if query[f"label_{i}"] == query["label"]), 6)
+        assert int(query["rank"]) == first or (first == 6 and int(query["rank"]) > 5)
+    homes = {split: {query["home"] for query in queries if query["split"] == split} for split in ("val", "test")}
+    assert not homes["val"] & homes["test"]
+
+
+def test_evaluating_a_run_gives_its_numbers_exactly(place):
+    done = call(place, "evaluate.py", "run=run", "hydra.run.dir=evaluated", "figures.draw=none")
+    assert done.returncode == 0, done.stderr
+    assert metrics_of(place / "evaluated")["splits"] == metrics_of(place / "run")["splits"]
+    assert metrics_of(place / "evaluated")["features"]["computed"] == 0
+    assert (place / "evaluated" / "queries.csv").read_text() == (place / "run" / "queries.csv").read_text()
+
+
+def test_a_head_is_scored_on_other_pictures_and_against_a_gallery(place):
+    for period, name in ((3, "thin"), (30, "thick")):
+        for i in range(8):
+            draw_striped(place / "others" / name / f"{i}.png", period, 100 + i)
+    checkpoint = "checkpoint=run/checkpoints/best.ckpt"
+    done = call(place, "evaluate.py", checkpoint, "data.root=others", "hydra.run.dir=elsewhere", "figures.draw=none")
+    assert done.returncode == 0, done.stderr
+    assert metrics_of(place / "elsewhere")["splits"]["all"]["n"] == 16
+    against = ("gallery=train", "split=test", "hydra.run.dir=against")
+    done = call(place, "evaluate.py", checkpoint, *against)
+    assert done.returncode == 0, done.stderr
+    found = metrics_of(place / "against")["splits"]["test against train"]
+    assert found["n"] == 12
+    assert found["chance"]["hit@1"] == pytest.approx(1 / 3)  # 12 of each class in train
+
+
+def test_another_backbone_under_a_checkpoint_is_refused(place):
+    import torch
+    from safetensors.torch import save_file
+
+    from likeness.features.weights import read_bundled
+
+    state = read_bundled("shufflenet_v2_x0_5")
+    save_file({**state, "conv1.0.weight": state["conv1.0.weight"] + torch.tensor(0.5)}, place / "other.safetensors")
+    done = call(place, "evaluate.py", "run=run", "backbone.weights=other.safetensors", "hydra.run.dir=refused")
+    assert done.returncode == 65
+    assert "[CKPT-EXTRACTOR]" in done.stderr
+    assert "backbone.weights: trained with" in done.stderr
+
+
+def test_a_sweep_ends_with_one_table_whatever_fails(place):
+    data = ("data=folder", "data.root=photos", "figures.draw=none", "hydra.sweep.dir=sweep")
+    grid = ("architecture=identity,conv", "seed=0,1")
+    done = call(place, "train.py", "-m", *data, *(o for o in SMALL if "widths" not in o), *grid)
+    assert done.returncode == 1
+    rows = rows_of(place / "sweep" / "scoreboard.csv")
+    assert [row["state"] for row in rows] == ["done", "done", "failed", "failed"]
+    assert {row["architecture"] for row in rows[:2]} == {"identity"}
+    assert "spatial features" in rows[2]["error"]
+    assert "2 heads tried" in done.stdout
+    assert all(metrics_of(place / "sweep" / row["folder"])["features"]["computed"] == 0 for row in rows[:2])
+
+
+def test_bad_pictures_stop_the_run_with_all_their_names(place):
+    for i in range(8):
+        draw_striped(place / "spoilt" / "fine" / f"{i}.png", 4, i)
+        draw_striped(place / "spoilt" / "coarse" / f"{i}.png", 25, i)
+    for name in ("0.png", "1.png"):
+        (place / "spoilt" / "fine" / name).write_bytes(b"<html>")
+    data = ("data=folder", "data.root=spoilt", "preprocessing.size=64", "architecture=pca", "metric.ks=[1]")
+    quick = ("figures.draw=none", "data.fractions=[0.5,0.25,0.25]", "architecture.width=4")
+    done = call(place, "train.py", *data, *quick, "hydra.run.dir=stopped")
+    assert done.returncode == 65
+    assert "[IMG-BAD] 2 of 16" in done.stderr
+    assert "fine/0.png" in done.stderr
+    assert "fine/1.png" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert json.loads((place / "stopped" / "status.json").read_text())["state"] == "failed"
+    done = call(place, "train.py", *data, *quick, "data.on_bad_image=quarantine", "hydra.run.dir=went_on")
+    assert done.returncode == 0, done.stderr
+    assert metrics_of(place / "went_on")["features"] | {"mostly_white": 0} == {
+        "rows": 14,
+        "computed": 0,
+        "reused": 14,
+        "bad": 2,
+        "mostly_white": 0,
+    }
+    assert len(rows_of(place / "went_on" / "bad_images.csv")) == 2
+
+
+def test_real_photos_are_found_far_above_chance(rooms, squeezenet_weights, tmp_path):
+    """SqueezeNet's ImageNet features of real rooms, 30 of each kind and split; the same numbers from NumPy."""
+    for split in ("train", "val", "test"):
+        for kind in sorted((rooms / split).iterdir()):
+            folder = tmp_path / "some" / split / kind.name
+            folder.mkdir(parents=True)
+            for photo in sorted(kind.iterdir())[:30]:
+                (folder / photo.name).symlink_to(photo)
+    weights = (f"backbone.weights={squeezenet_weights}", "backbone=squeezenet1_1", "preprocessing=imagenet")
+    data = ("data=folder", "data.root=some", "architecture=identity", "figures.draw=none", "hydra.run.dir=run")
+    done = call(tmp_path, "train.py", *data, *weights)
+    assert done.returncode == 0, done.stderr
+    assert metrics_of(tmp_path / "run")["splits"]["test"]["frozen"]["hit@1"]["low"] > 1.5 / 6
+    check_frozen(tmp_path, tmp_path / "some", tmp_path / "run")
