@@ -34,6 +34,8 @@ def train(cfg: DictConfig) -> float | None:
         module = assembly.build_head(config, data.feature_shape, card)
         trainer = assembly.build_trainer(config, folder)
         assembly.fit(trainer, module, data, folder)
+    if not trainer.is_global_zero:
+        return None
     with folder.timed("score"):
         methods = assembly.fit_methods(module, data, config["seed"], folder)
         results = assembly.score_splits(methods, data, ("val", "test"), None, config["metric"])

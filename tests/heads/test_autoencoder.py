@@ -1,3 +1,5 @@
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -156,3 +158,20 @@ def test_a_closed_form_is_fitted_on_scaled_training_rows(data):
     torch.testing.assert_close(codes.mean(0), torch.zeros(3), atol=1e-4, rtol=0)
     scaled = (rows - rows.mean(0)) / rows.std(0, correction=0)
     assert float(codes.square().sum() / scaled.square().sum()) > 0.99
+
+
+def test_two_processes_train_the_head_that_one_would(tmp_path):
+    """Shares of each batch without padding, gradients averaged, losses and hits over all rows: the same numbers."""
+
+    def results(processes: int) -> list[list[float]]:
+        script = str(Path(__file__).with_name("two_processes.py"))
+        done = subprocess.run(
+            [sys.executable, script, str(processes)], cwd=tmp_path, capture_output=True, text=True, timeout=200
+        )
+        found = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("RESULT")]
+        assert len(found) == processes, done.stderr
+        return [[float(value) for value in line] for line in found]
+
+    (alone,) = results(1)
+    for process in results(2):
+        assert process == pytest.approx(alone, abs=2e-5)

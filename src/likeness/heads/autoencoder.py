@@ -104,16 +104,16 @@ class Autoencoder(pl.LightningModule):
             )
 
     def on_train_epoch_end(self) -> None:
-        self.log("train/loss", self._mean_loss("train"))
+        self.log("train/loss", self._mean_loss("train"), sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
-        self.log("val/loss", self._mean_loss("val"))
+        self.log("val/loss", self._mean_loss("val"), sync_dist=True)
         if self.metric is not None:
             values = self.metric.compute()
             self.metric.reset()
             self._best_hit = max(self._best_hit, float(values["hit@1"]))
             hits = {f"val/{name}": value for name, value in values.items() if name.startswith("hit@")}
-            self.log_dict(hits | {"val/hit@1_best": self._best_hit})
+            self.log_dict(hits | {"val/hit@1_best": self._best_hit}, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         optimizer = self._make_optimizer(self.head.parameters())

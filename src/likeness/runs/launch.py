@@ -49,6 +49,8 @@ def reported(task: Task) -> Task:
     @functools.wraps(task)
     def job(cfg: DictConfig) -> float | None:
         hydra = HydraConfig.get()
+        if int(os.environ.get("LOCAL_RANK", 0)):  # started by the first process of this very job, which reports
+            return task(cfg)
         folder = Path(hydra.runtime.output_dir)
         facts = {
             "job": hydra.job.num if hydra.mode == RunMode.MULTIRUN else 0,
