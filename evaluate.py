@@ -32,7 +32,7 @@ def evaluate(cfg: DictConfig) -> float | None:
         config = assembly.as_trained(config, card)
         data = assembly.build_data(config, assembly.find_features(config, extractor))
     with folder.timed("score"):
-        methods = assembly.read_methods(module, card, path.parent)
+        methods = assembly.read_methods(module, data, config["splits"], card, path.parent)
         results = assembly.score_splits(methods, data, config["splits"], config["gallery"], config["metric"])
     metrics = assembly.write_results(results, module, data, folder)
     assembly.draw_figures(results, metrics, methods, data, extractor, folder, config["figures"])

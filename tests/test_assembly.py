@@ -55,7 +55,11 @@ def drawn(shape: tuple[int, ...]) -> FeatureData:
     splits = np.repeat(["train", "val", "test"], 20)
     listed = [Row(f"{i:02d}", "abc"[label], split) for i, (label, split) in enumerate(zip(labels, splits, strict=True))]
     table = tabulate(Path("/none"), listed, 0, (0.6, 0.2, 0.2))
-    return FeatureData(Features(table, torch.from_numpy(rows.astype(np.float32)), 0, 60), batch_size=8, seed=0)
+    return FeatureData(
+        Features(table, torch.from_numpy(rows.astype(np.float32)), np.zeros((60, 32), np.uint8), 0, 60),
+        batch_size=8,
+        seed=0,
+    )
 
 
 @pytest.mark.parametrize("variant", VARIANTS, ids=" ".join)

@@ -15,11 +15,13 @@ import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 from torch import Tensor
 
 from likeness import config as configs
 from likeness.errors import LikenessError
-from likeness.features.datamodule import FeatureData, Split
+from likeness.features.datamodule import TRAINING_SPLITS, FeatureData, Split
 from likeness.features.extraction import Extractor, Features, extract
 from likeness.files import write_json
 from likeness.heads.autoencoder import Autoencoder, codes_of, row_batches
@@ -34,7 +36,7 @@ from likeness.retrieval.comparison import compare
 from likeness.retrieval.metric import Scores, SimilarityRetrieval, score
 from likeness.runs import checkpoint, trackers
 from likeness.runs.callbacks import EpochProgress
-from likeness.runs.folder import RunFolder
+from likeness.runs.folder import RunFolder, read_state
 from likeness.runs.journal import JournalLogger, epochs, read
 
 log = logging.getLogger(__name__)
@@ -42,6 +44,11 @@ log = logging.getLogger(__name__)
 Config = Mapping[str, Any]
 Encode = Callable[[Tensor], Tensor]
 _BASELINES = "baselines.ckpt"
+_FOLDER = "likeness.images.folder.ImageFolder"
+_CARD = {"architecture", "scaling", "decoding", "preprocessing", "backbone", "data", "metric", "store", "fingerprint"}
+_CARD |= {"extractor", "feature_shape", "seed", "options"}
+_DEFAULT_STORE = "outputs/features"
+_PLAIN = str | int | float | bool | list | dict | None
 
 
 def build(node: Mapping[str, Any], **filled_in: Any) -> Any:
@@ -55,8 +62,24 @@ def build(node: Mapping[str, Any], **filled_in: Any) -> Any:
         for name, value in node.items()
         if name not in configs.SPECIAL
     }
-    make = partial(target, **arguments, **filled_in)
+    make = partial(_call, target, **arguments, **filled_in)
     return make if node.get("_partial_") else make()
+
+
+def _call(target: Callable[..., Any], *given: Any, **arguments: Any) -> Any:
+    """``target`` called; what a library says of arguments it cannot use becomes a refusal that names it."""
+    try:
+        return target(*given, **arguments)
+    except LikenessError:
+        raise
+    except (ValueError, TypeError, RuntimeError, ArithmeticError, MisconfigurationException) as error:
+        raise LikenessError(
+            "CONFIG",
+            f"{target.__name__} cannot be made with these options.",
+            where=", ".join(f"{name}={value!r}" for name, value in arguments.items() if isinstance(value, _PLAIN)),
+            cause=str(error),
+            fix="Correct the option that the cause names; --cfg job shows every option with its value.",
+        ) from error
 
 
 def build_extractor(config: Config) -> Extractor:
@@ -64,6 +87,7 @@ def build_extractor(config: Config) -> Extractor:
     device = config["extraction"]["device"]
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    _call(torch.zeros, 1, device=device)
     backbone = build(config["backbone"]).to(device, memory_format=torch.channels_last)
     return Extractor(build(config["decoding"]), build(config["preprocessing"]), backbone, device)
 
@@ -84,7 +108,16 @@ def find_features(config: Config, extractor: Extractor) -> Features:
 
 
 def build_data(config: Config, features: Features) -> FeatureData:
-    return FeatureData(features, config["batch_size"], config["seed"])
+    """The features by split.
+
+    Raises:
+        LikenessError: CONFIG when val or test has too few pictures for the largest of ``metric.ks``.
+    """
+    data = FeatureData(features, config["batch_size"], config["seed"])
+    for split in ("val", "test"):
+        if "architecture" in config and len(rows := data.split(split)):
+            _refuse_too_few(split, int((rows.is_gallery & (rows.labels >= 0)).sum()), config["metric"])
+    return data
 
 
 def build_head(config: Config, feature_shape: tuple[int, ...], card: dict[str, Any] | None = None) -> Autoencoder:
@@ -93,7 +126,7 @@ def build_head(config: Config, feature_shape: tuple[int, ...], card: dict[str, A
         torch.manual_seed(config["seed"])
         head = build(config["architecture"], feature_shape=feature_shape)
     metric = {name: value for name, value in config["metric"].items() if name in ("ks", "ties")}
-    return Autoencoder(
+    module = Autoencoder(
         head=head,
         scaling=build(config["scaling"], feature_shape=feature_shape),
         noise=build(config["noise"]),
@@ -104,6 +137,9 @@ def build_head(config: Config, feature_shape: tuple[int, ...], card: dict[str, A
         seed=config["seed"],
         card=card,
     )
+    if not isinstance(head, ClosedForm):
+        module.configure_optimizers()  # an impossible option is told now, not in the first epoch
+    return module
 
 
 def build_card(config: Config, options: Mapping[str, str], extractor: Extractor, data: FeatureData) -> dict[str, Any]:
@@ -121,6 +157,7 @@ def build_card(config: Config, options: Mapping[str, str], extractor: Extractor,
         "backbone": configs.recorded(backbone),
         "preprocessing": {"class": "Preprocessing", **_plain(asdict(extractor.preprocessing))},
         "data": configs.recorded({**config["data"], **places}),
+        "store": str(Path(config["paths"]["store"]).absolute()),
         "metric": dict(config["metric"]),
         "seed": config["seed"],
         "options": dict(options),
@@ -161,26 +198,30 @@ def _kept_in(node: Mapping[str, Any], folder: Path) -> dict[str, str]:
 def fit(trainer: pl.Trainer, module: Autoencoder, data: FeatureData, folder: RunFolder) -> None:
     """Train the head, and leave it with its best weights; a head in closed form is solved instead.
 
-    Both leave ``checkpoints/best.ckpt``.
+    Both leave ``checkpoints/best.ckpt``: the very weights that are scored.
     """
     best = folder.path / "checkpoints" / "best.ckpt"
     for logger in trainer.loggers:
         logger.log_hyperparams(_columns(module, data, folder))
     if isinstance(module.head, ClosedForm):
         module.fit_closed_form(data.training_split())
-        checkpoint.write_checkpoint({"state_dict": module.state_dict(), checkpoint.CARD: module.card}, best)
     else:
         _fit_interruptibly(trainer, module, data)
-        if best.exists():
-            module.load_state_dict(checkpoint.open_checkpoint(best)["state_dict"])
+        kept = [c.best_model_path for c in trainer.callbacks if isinstance(c, ModelCheckpoint) and c.monitor]  # type: ignore[attr-defined]
+        if kept and kept[0]:
+            module.load_state_dict(checkpoint.open_checkpoint(Path(kept[0]))["state_dict"])
+        else:
+            log.warning("[CKPT] no epoch was validated and kept: the head is scored and saved as it is after the last")
     module.eval()
+    if trainer.is_global_zero and not best.exists():
+        checkpoint.write_checkpoint({"state_dict": module.state_dict(), checkpoint.CARD: module.card}, best)
 
 
 def _fit_interruptibly(trainer: pl.Trainer, module: Autoencoder, data: FeatureData) -> None:
     try:
         trainer.fit(module, data)
-    except SystemExit as left:  # Lightning turns Ctrl-C into exit 1
-        if isinstance(left.__context__, KeyboardInterrupt):
+    except SystemExit as left:  # Lightning turns Ctrl-C into exit 1, and SIGTERM into an exit of its own
+        if isinstance(left, SIGTERMException) or isinstance(left.__context__, KeyboardInterrupt):
             raise KeyboardInterrupt from left
         raise
 
@@ -218,21 +259,38 @@ def fit_methods(module: Autoencoder, data: FeatureData, seed: int, folder: RunFo
     for baseline in baselines.values():
         baseline.fit(row_batches(data.training_split()))
     states = {name: baseline.state_dict() for name, baseline in baselines.items()}
-    content = {"states": states, checkpoint.CARD: {"schema": checkpoint.SCHEMA}}
+    trained = np.isin(data.features.table.splits, TRAINING_SPLITS)
+    content = {"states": states, "trained_on": _short(data.features.keys[trained])}
+    content[checkpoint.CARD] = {"schema": checkpoint.SCHEMA}
     checkpoint.write_checkpoint(content, folder.path / "checkpoints" / _BASELINES)
     return _methods(module, baselines)
 
 
-def read_methods(module: Autoencoder, card: Mapping[str, Any], folder: Path) -> dict[str, Encode]:
-    """The head and the baselines that lie beside its checkpoint; without those, the frozen features alone."""
-    if not (folder / _BASELINES).exists():
+def _short(keys: np.ndarray) -> Tensor:
+    """The first 8 bytes of each picture's SHA-256, as one number: enough to know a picture again."""
+    return torch.from_numpy(np.ascontiguousarray(keys[:, :8]).view(np.int64)[:, 0].copy())
+
+
+def read_methods(
+    module: Autoencoder, data: FeatureData, splits: Sequence[str], card: Mapping[str, Any], folder: Path
+) -> dict[str, Encode]:
+    """The head and the baselines that lie beside its checkpoint; without those, the frozen features alone.
+
+    Warns where pictures of ``splits`` are among those that the head was trained on.
+    """
+    path = folder / _BASELINES
+    if not path.exists():
         log.warning("no %s beside the checkpoint: PCA and random projection are not scored", _BASELINES)
         return _methods(module, {})
-    states = checkpoint.open_checkpoint(folder / _BASELINES)["states"]
-    width = states["random_projection"]["matrix"].shape[1]
-    baselines = _baselines(width, tuple(card["feature_shape"]), card["seed"])
+    content = checkpoint.open_checkpoint(path)
+    asked = np.isin(data.features.table.splits, _names(splits))
+    seen = int(torch.isin(_short(data.features.keys[asked]), content["trained_on"]).sum())
+    if seen:
+        log.warning("[DATA-LEAK] the head was trained on %d of these %d pictures: they flatter it", seen, asked.sum())
+    matrix = content["states"]["random_projection"]["matrix"]
+    baselines = _baselines(matrix.shape[1], tuple(card["feature_shape"]), card["seed"])
     for name, baseline in baselines.items():
-        baseline.load_state_dict(states[name])
+        _load(baseline, content["states"][name], path)
     return _methods(module, baselines)
 
 
@@ -271,38 +329,55 @@ def score_splits(
             cause="the folder has " + _counted(data.features.table.splits),
             fix="Choose another split= or gallery=, or split=all.",
         )
-    against = None if gallery is None else _rows_of(data, gallery)
-    scores = {
-        split: {name: _score(encode, _rows_of(data, split), against, options) for name, encode in methods.items()}
-        for split in present
-    }
+    scores = {split: _scores_of(methods, data, split, gallery or split, options) for split in present}
     return Results(scores, gallery, tuple(options["ks"]))
 
 
-def _rows_of(data: FeatureData, split: str) -> Split:
-    return data.split(*SPLITS) if split == "all" else data.split(split)
+def _names(splits: Sequence[str]) -> tuple[str, ...]:
+    return SPLITS if "all" in splits else tuple(splits)
+
+
+def _rows_of(data: FeatureData, *splits: str) -> Split:
+    return data.split(*_names(splits))
 
 
 def _counted(splits: np.ndarray) -> str:
     return ", ".join(f"{count} in {name}" for name, count in zip(*np.unique(splits, return_counts=True), strict=True))
 
 
-def _score(encode: Encode, queries: Split, gallery: Split | None, options: Config) -> Scores:
-    sides = [queries] if gallery is None else [queries, gallery]
-    is_query, is_gallery = queries.is_query, queries.is_gallery
-    if gallery is not None:
-        is_query = torch.cat([torch.ones_like(queries.is_query), torch.zeros_like(gallery.is_query)])
-        is_gallery = ~is_query
-    return score(
-        torch.cat([codes_of(encode, side) for side in sides]),
-        torch.cat([side.labels for side in sides]),
-        torch.cat([side.sample_ids for side in sides]),
-        group_ids=torch.cat([side.homes for side in sides]),
-        is_query=is_query,
-        is_gallery=is_gallery,
-        exclude_group=options["exclude_home"],
-        **{name: value for name, value in options.items() if name != "exclude_home"},
-    )
+def _scores_of(
+    methods: Mapping[str, Encode], data: FeatureData, split: str, gallery: str, options: Config
+) -> dict[str, Scores]:
+    """Scores of one split's queries against one split's gallery; the two may share pictures, or be the same."""
+    rows = _rows_of(data, split, gallery)
+    is_query = rows.is_query & torch.isin(rows.sample_ids, _rows_of(data, split).sample_ids)
+    is_gallery = rows.is_gallery & torch.isin(rows.sample_ids, _rows_of(data, gallery).sample_ids)
+    _refuse_too_few(split, int((is_gallery & (rows.labels >= 0)).sum()), options)
+    rest = {name: value for name, value in options.items() if name != "exclude_home"}
+    return {
+        name: score(
+            codes_of(encode, rows),
+            rows.labels,
+            rows.sample_ids,
+            group_ids=rows.homes,
+            is_query=is_query,
+            is_gallery=is_gallery,
+            exclude_group=options["exclude_home"],
+            **rest,
+        )
+        for name, encode in methods.items()
+    }
+
+
+def _refuse_too_few(split: str, gallery: int, options: Config) -> None:
+    if gallery <= max(options["ks"]):
+        raise LikenessError(
+            "CONFIG",
+            f"metric.ks asks for {max(options['ks'])} neighbours; {split} has {gallery} labelled pictures to search.",
+            where="metric.ks",
+            kept="All features.",
+            fix=f"Add pictures, or ask for fewer neighbours: metric.ks='{sorted({1, max(1, gallery - 1)})}'",
+        )
 
 
 def write_results(
@@ -418,6 +493,8 @@ def checkpoint_path(config: Config) -> Path:
     if config["checkpoint"] is not None:
         return Path(config["checkpoint"])
     path = Path(config["run"]) / "checkpoints" / "best.ckpt"
+    if path.exists() and (state := read_state(path.parents[1])) != "done":
+        log.warning("[RUN-MISSING] this run is %s, not done: its checkpoint is not its last word", state)
     if not path.exists():
         raise LikenessError(
             "RUN-MISSING",
@@ -438,14 +515,19 @@ def as_trained(config: Config, card: Mapping[str, Any]) -> dict[str, Any]:
     data = given if "_target_" in given else _data_node(given, card)
     configs.refuse(list(configs.faults(data, "data")))
     splits = [config["split"]] if config["split"] else ["all"] if elsewhere else ["val", "test"]
-    metric = {**card["metric"], **(config["metric"] or {})}
-    return {**config, "data": data, "splits": splits, "metric": metric, "batch_size": 1, "seed": card["seed"]}
+    metric = {**card["metric"], **{name: value for name, value in config["metric"].items() if value is not None}}
+    store = config["paths"]["store"] or (card["store"] if Path(card["store"]).is_dir() else _DEFAULT_STORE)
+    paths = {**config["paths"], "store": store}
+    changed = {"data": data, "splits": splits, "metric": metric, "paths": paths}
+    return {**config, **changed, "batch_size": 1, "seed": card["seed"]}
 
 
 def _data_node(given: Config, card: Mapping[str, Any]) -> dict[str, Any]:
-    if "root" in given:
-        return {"_target_": "likeness.images.folder.ImageFolder", **given}
-    return {**configs.restored("images", card["data"]), **given}
+    """The data of training with what was given in its place; another root for data that has none is a plain folder."""
+    trained = configs.restored("images", card["data"])
+    if "root" in given and trained["_target_"] != _FOLDER:
+        return {"_target_": _FOLDER, **given}
+    return {**trained, **given}
 
 
 def restore(path: Path, overrides: Config) -> tuple[Autoencoder, Extractor, dict[str, Any]]:
@@ -459,6 +541,13 @@ def restore(path: Path, overrides: Config) -> tuple[Autoencoder, Extractor, dict
     """
     content = checkpoint.open_checkpoint(path)
     card = content[checkpoint.CARD]
+    if lacking := sorted(_CARD - card.keys()):
+        raise LikenessError(
+            "CKPT-SCHEMA",
+            f"{path.name} describes no head: its card lacks {', '.join(lacking)}.",
+            where=str(path.absolute()),
+            fix="Give checkpoints/best.ckpt or last.ckpt as train.py wrote it.",
+        )
     rooms = {"architecture": "heads", "scaling": "heads", "decoding": "images", "preprocessing": "images"}
     nodes = {name: configs.restored(room, card[name]) for name, room in rooms.items()}
     backbone = configs.restored("features", card["backbone"])
@@ -477,7 +566,7 @@ def restore(path: Path, overrides: Config) -> tuple[Autoencoder, Extractor, dict
     return module.eval(), extractor, card
 
 
-def _load(module: Autoencoder, state: Mapping[str, Tensor], path: Path) -> None:
+def _load(module: torch.nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
     try:
         module.load_state_dict(state)
     except RuntimeError as error:

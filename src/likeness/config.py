@@ -53,7 +53,7 @@ class Paths:
     """Where results go. ``store`` holds the features and may be shared by any number of runs."""
 
     outputs: str = "outputs"
-    store: str = "${oc.env:LIKENESS_STORE,${paths.outputs}/features}"
+    store: str | None = "${oc.env:LIKENESS_STORE,${paths.outputs}/features}"
 
 
 @dataclass
@@ -99,6 +99,17 @@ class Shared:
 
 
 @dataclass
+class ScoringAsTrained:
+    """What an evaluation scores otherwise than training did; None is as in training."""
+
+    ks: list[int] | None = None
+    exclude_home: bool | None = None
+    ties: str | None = None
+    vote_k: int | None = None
+    map_at_r: bool | None = None
+
+
+@dataclass
 class Train(Shared):
     """The root of ``train.py``."""
 
@@ -126,7 +137,7 @@ class Evaluate(Shared):
     checkpoint: str | None = None
     split: str | None = None
     gallery: str | None = None
-    metric: Any = MISSING
+    metric: ScoringAsTrained = field(default_factory=ScoringAsTrained)
 
 
 def register() -> None:
@@ -147,7 +158,7 @@ def checked(cfg: DictConfig) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         raise refused(error) from error
     bare = _bare(plain) if "architecture" in plain else []
-    refuse([*_unknown(OmegaConf.get_type(cfg), plain), *bare, *faults(plain)])
+    refuse([*_unknown(OmegaConf.get_type(cfg), plain), *bare, *_value_faults(plain), *faults(plain)])
     return plain
 
 
@@ -170,6 +181,59 @@ def _bare(plain: Mapping[str, Any]) -> Iterator[str]:
     for name, node in nodes.items():
         if node != MISSING and not (isinstance(node, Mapping) and "_target_" in node):
             yield f"{name}: {node!r} names no class (_target_)"
+
+
+# Least value of numbers, by dotted path; None is allowed where it is the default.
+_LEAST = {
+    "batch_size": 1,
+    "seed": 0,
+    "extraction.batch_size": 1,
+    "extraction.workers": 1,
+    "extraction.memory_gb": 0,
+    "figures.perplexity": 1,
+    "metric.vote_k": 1,
+    "architecture.l1": 0,
+    "architecture.width": 1,
+    "architecture.stride": 1,
+    "optimizer.lr": 0,
+}
+_GREATEST_SEED = 2**63 - 1
+_SPLITS = ("train", "val", "test", "unlabelled")
+_MONITORS = ("train/loss", "val/loss", "val/hit@1")
+_CHOICES: dict[str, tuple[Any, ...]] = {
+    "figures.draw": ("auto", "all", "none"),
+    "figures.split": (*_SPLITS, "all"),
+    "split": (*_SPLITS, "all", None),
+    "gallery": (*_SPLITS, "all", None),
+    "metric.ties": ("by_id", "pessimistic", None),
+    "trainer.precision": ("32-true", "16-mixed", "bf16-mixed", "64-true"),
+    "callbacks.early_stopping.monitor": _MONITORS,
+    "callbacks.best.monitor": _MONITORS,
+}
+
+
+def _value_faults(plain: Mapping[str, Any]) -> Iterator[str]:
+    """Values that have the right type and no meaning."""
+    for path, least in _LEAST.items():
+        value = _at(plain, path)
+        if isinstance(value, int | float) and not value >= least:
+            yield f"{path}: {value} is less than {least}"
+    for path, choices in _CHOICES.items():
+        if (value := _at(plain, path, choices[0])) not in choices:
+            yield f"{path}: {value!r} is not one of {', '.join(str(choice) for choice in choices if choice)}"
+    if (seed := plain.get("seed")) is not None and seed > _GREATEST_SEED:
+        yield f"seed: {seed} is greater than {_GREATEST_SEED}"
+    ks = _at(plain, "metric.ks")
+    if ks is not None and (1 not in ks or min(ks) < 1 or len(set(ks)) < len(ks)):
+        yield f"metric.ks: {ks} must be different numbers from 1 up, and have 1 among them (runs are compared by hit@1)"
+
+
+def _at(node: Any, path: str, default: Any = None) -> Any:
+    for key in path.split("."):
+        if not isinstance(node, Mapping) or key not in node:
+            return default
+        node = node[key]
+    return node
 
 
 def refuse(found: list[str]) -> None:
@@ -252,7 +316,7 @@ def _spelled(hint: Any) -> str:
     return hint.__name__ if inspect.isclass(hint) else str(hint).replace("typing.", "").replace("collections.abc.", "")
 
 
-def allowed(target: str) -> Callable[..., Any]:
+def allowed(target: object) -> Callable[..., Any]:
     """The class or function that a ``_target_`` names, if a config may name it.
 
     It must be a public name, defined (not merely imported) in a file of one of this package's rooms, or be listed.
@@ -288,7 +352,7 @@ def recorded(node: Mapping[str, Any]) -> dict[str, Any]:
     return {"class": str(node["_target_"]).rpartition(".")[2], **{k: v for k, v in node.items() if k != "_target_"}}
 
 
-def restored(room: str, node: Mapping[str, Any]) -> dict[str, Any]:
+def restored(room: str, node: Any) -> dict[str, Any]:
     """The node that ``recorded`` was given: the class of that name is looked for in the room's own files.
 
     Raises:

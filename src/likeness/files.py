@@ -1,10 +1,13 @@
 """Files that are whole or absent: written beside their place, synced, then renamed."""
 
+import errno
 import hashlib
 import json
 import os
 import secrets
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,33 +26,35 @@ def write_atomic(path: Path, data: bytes) -> None:
         LikenessError: DISK when the disk is full or fails, STORE-PERM when the folder cannot be written.
     """
     temporary = path.with_name(f"{_TEMPORARY}{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}")
+    with explained(path, len(data)):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            _sync_folder(path.parent)
+        finally:
+            with suppress(OSError):
+                temporary.unlink()
+
+
+@contextmanager
+def explained(path: Path, size: int = 0) -> Iterator[None]:
+    """What keeps ``path`` from being written becomes STORE-PERM (no right to) or DISK (full, failing, no folder)."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    except PermissionError as error:
-        raise LikenessError(
-            "STORE-PERM",
-            f"{path.parent} cannot be written by uid {os.getuid()}.",
-            where=str(path),
-            cause=str(error),
-            fix="Ask its owner for write access, or choose another folder (paths.store=, hydra.run.dir=).",
-        ) from error
+        yield
     except OSError as error:
+        refused = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
         raise LikenessError(
-            "DISK",
-            f"could not write {len(data):,} bytes.",
+            "STORE-PERM" if refused else "DISK",
+            f"{path.parent} cannot be written by uid {os.getuid()}." if refused else f"could not write {size:,} bytes.",
             where=str(path),
             cause=str(error),
             kept="Every file finished before this one; nothing half-written is left.",
-            fix="Free some space, or choose another folder (paths.store=, hydra.run.dir=); then run the same again.",
+            fix="Free some space or ask for write access, or choose another folder (paths.store=, hydra.run.dir=).",
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:

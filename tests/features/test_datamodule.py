@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -67,8 +69,10 @@ def data() -> FeatureData:
     splits = ["train"] * 6 + ["val"] * 2 + ["unlabelled"] * 2
     labels = ["a", "b", "a", "b", "a", "b", "a", "b", "", ""]
     rows = [Row(f"{i}.jpg", label, split) for i, (label, split) in enumerate(zip(labels, splits, strict=True))]
-    table = tabulate(__import__("pathlib").Path("/x"), rows, 0, (0.6, 0.2, 0.2))
-    return FeatureData(Features(table, torch.arange(10.0)[:, None], 0, 10), batch_size=4, seed=0)
+    table = tabulate(Path("/x"), rows, 0, (0.6, 0.2, 0.2))
+    return FeatureData(
+        Features(table, torch.arange(10.0)[:, None], np.zeros((10, 32), np.uint8), 0, 10), batch_size=4, seed=0
+    )
 
 
 def test_training_takes_the_unlabelled_rows_along(data):

@@ -3,6 +3,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -34,7 +35,7 @@ def data() -> FeatureData:
     )
     listed = [Row(f"{i:03d}", "abc"[label], "train" if i < 96 else "val") for i, label in enumerate(labels.tolist())]
     table = tabulate(Path("/x"), listed, 0, (0.6, 0.2, 0.2))
-    return FeatureData(Features(table, rows, 0, 144), batch_size=16, seed=0)
+    return FeatureData(Features(table, rows, np.zeros((144, 32), np.uint8), 0, 144), batch_size=16, seed=0)
 
 
 def module_of(noise=None, scaling="none", lr=0.01, seed=0, l1=0.0, loss=None, width=3, **options) -> Autoencoder:

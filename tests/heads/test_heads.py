@@ -16,7 +16,7 @@ def test_layers_mirror_the_widths():
 
 
 def test_one_layer_by_hand():
-    head = Dense((2,), widths=[1], output_activation="sigmoid")
+    head = Dense((2,), widths=[1], code_activation="relu", output_activation="sigmoid")
     with torch.no_grad():
         head.encoder[0].weight.copy_(torch.tensor([[1.0, -2.0]]))
         head.encoder[0].bias.fill_(0.5)

@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import nn
@@ -21,7 +22,7 @@ def main(processes: int) -> None:
     labels = torch.arange(61) % 3
     rows = torch.randn(61, 6, generator=torch.Generator().manual_seed(0)) + labels[:, None]
     listed = [Row(f"{i:02d}", "abc"[label], "train" if i < 40 else "val") for i, label in enumerate(labels.tolist())]
-    features = Features(tabulate(Path("/x"), listed, 0, (0.6, 0.2, 0.2)), rows, 0, 61)
+    features = Features(tabulate(Path("/x"), listed, 0, (0.6, 0.2, 0.2)), rows, np.zeros((61, 32), np.uint8), 0, 61)
     torch.manual_seed(0)
     module = Autoencoder(
         Dense((6,), widths=[3]),

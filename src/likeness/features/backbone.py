@@ -208,6 +208,13 @@ def _read(name: str, weights: str) -> weight_files.State:
         return _timm_state(name.removeprefix(_TIMM))
     if weights == "default" or re.fullmatch(r"[A-Z][A-Z0-9_]+", weights):
         return weight_files.read_file(weight_files.download(_torchvision_weights(name, weights.upper()).url))
+    if get_close_matches(weights, ("default", "bundled", "random"), 1) and not Path(weights).exists():
+        raise LikenessError(
+            "WEIGHTS-MISSING",
+            f"backbone.weights={weights} is neither a file nor one of default, bundled, random.",
+            where=str(Path(weights).absolute()),
+            fix=f"Did you mean {get_close_matches(weights, ('default', 'bundled', 'random'), 1)[0]}?",
+        )
     return weight_files.read_file(Path(weights).expanduser())
 
 

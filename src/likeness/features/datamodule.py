@@ -13,6 +13,8 @@ from torch import Tensor
 from likeness.features.extraction import Features
 from likeness.features.store import MappedRows, Rows
 
+TRAINING_SPLITS = ("train", "unlabelled")
+
 
 class Batch(NamedTuple):
     """Rows of one split. ``position`` is the row's place in its split; ids, labels and homes are the table's."""
@@ -125,7 +127,7 @@ class FeatureData(pl.LightningDataModule):
         return self._splits[key]
 
     def training_split(self) -> Split:
-        return self.split("train", "unlabelled")
+        return self.split(*TRAINING_SPLITS)
 
     def train_dataloader(self) -> Batches:
         return self._batches(self.training_split(), self.seed)

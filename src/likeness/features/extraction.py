@@ -85,10 +85,11 @@ class Bad:
 
 @dataclass(frozen=True)
 class Features:
-    """A table of pictures and their rows, in the same order."""
+    """A table of pictures, their rows and the SHA-256 of their bytes, in the same order."""
 
     table: ImageTable
     rows: Rows
+    keys: UInt8[np.ndarray, "n 32"]
     computed: int
     reused: int
     bad: Sequence[Bad] = ()
@@ -180,7 +181,7 @@ def extract(
         places = shelf.find(keys[good[~white]])
     kept = table.take(good[~white])
     rows = shelf.rows(places, memory_bytes)
-    return Features(kept, rows, computed, reused, tuple(bad.values()), int(white.sum()))
+    return Features(kept, rows, keys[good[~white]], computed, reused, tuple(bad.values()), int(white.sum()))
 
 
 def _complete(

@@ -17,7 +17,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from safetensors.numpy import save
 from torch import Tensor
 
 from likeness.errors import LikenessError
-from likeness.files import digest, sweep_temporary, write_atomic, write_json
+from likeness.files import digest, explained, sweep_temporary, write_atomic, write_json
 
 log = logging.getLogger(__name__)
 
@@ -220,7 +220,8 @@ class Shelf:
 
         A file system without working locks is warned of and gone without: some rows may then be computed twice.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        with explained(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.folder / ".lock", timeout=_SECONDS_BETWEEN_WAITING_LINES)
         holder = self.folder / ".holder"
         started = time.monotonic()
@@ -237,10 +238,12 @@ class Shelf:
         try:
             if stale := sweep_temporary(self.folder):
                 log.info("removed %d stale temporary files", stale)
-            holder.write_text(f"{socket.gethostname()} pid {os.getpid()}")
+            with explained(holder):
+                holder.write_text(f"{socket.gethostname()} pid {os.getpid()}")
             yield
         finally:
-            holder.unlink(missing_ok=True)
+            with suppress(OSError):
+                holder.unlink()
             lock.release()
 
     def refuse_full_disk(self, rows: int, shape: tuple[int, ...]) -> None:

@@ -42,6 +42,12 @@ class Conv(nn.Module):
                 where="architecture=conv",
                 fix="Set backbone.pooling=none and a backbone.layer before the pooling, or take architecture=dense.",
             )
+        if not channels or min(channels) < 1:
+            raise LikenessError(
+                "HEAD",
+                f"architecture.channels={list(channels)} are no numbers of channels.",
+                fix="Give one or more positive integers, e.g. architecture.channels='[256, 64]'.",
+            )
         self.l1 = l1
         sizes = [feature_shape[0], *channels]
         self.encoder = nn.ModuleList(nn.Conv2d(a, b, 3, stride, padding=1) for a, b in pairwise(sizes))

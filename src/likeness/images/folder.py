@@ -178,7 +178,7 @@ def _rows(root: Path, found: Found) -> list[Row]:
         raise _layout_error(root, found, _why_no_class(root, found))
     if strays := [readable(path) for path, row in placed.items() if not row]:
         log.warning("[DATA-LAYOUT] %d images lie in no class and are left out (first: %s)", len(strays), strays[0])
-    filled = {(row.split, row.label) for row in rows}
+    filled = {(row.split, row.label) for row in rows} | {("", name) for name in _UNLABELLED_FOLDERS}
     classes = [_row(f"{folder}/", split_of, by_split) for folder in found.folders if folder.count("/") == by_split]
     if empty := [row.path for row in classes if row and row.label and (row.split, row.label) not in filled]:
         log.warning("[DATA-CLASS] without images: %s", _in_a_line(empty))

@@ -45,7 +45,8 @@ def run_table(metrics: Mapping) -> Group:
 
 def _methods(metrics: Mapping) -> Group:
     splits = metrics["splits"]
-    columns = [(split, measure) for split in splits for measure in ("hit@1", "hit@5")] + [(list(splits)[-1], "map@r")]
+    hits = {split: [*(_at(found, "chance") or ("hit@1",))][:2] for split, found in splits.items()}
+    columns = [(split, hit) for split in splits for hit in hits[split]] + [(list(splits)[-1], "map@r")]
     table = _table([""], [f"{split}\n{measure}" for split, measure in columns])
     cells = {method: [_shown(splits, split, method, measure) for split, measure in columns] for method in words.METHODS}
     best = [max(_numbers(column), default=None) for column in zip(*cells.values(), strict=True)]
@@ -280,7 +281,10 @@ def _seeds(groups: Sequence[Sequence[Row]]) -> Group:
 
 def _over_seeds(values: Iterable[float | None]) -> Text:
     known = _numbers(values)
-    return _interval(seeds_interval(known)._asdict() if known else None)
+    if not known:
+        return _interval(None)
+    mean, low, high = seeds_interval(known)
+    return _interval({"value": mean, "low": max(low, 0.0), "high": min(high, 1.0)})
 
 
 def _options(rows: Iterable[Row]) -> list[str]:

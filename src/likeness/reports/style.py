@@ -56,8 +56,8 @@ def headline(axes: Axes, text: str) -> None:
 
 
 def plain(text: str) -> str:
-    """``text`` as it stands: a dollar in a class's name starts no formula."""
-    return text.replace("$", r"\$")
+    """``text`` as it stands: a dollar in a class's name starts no formula, bytes that are no text show as such."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace").replace("$", r"\$")
 
 
 def look_of(label: int) -> tuple[str, str]:

@@ -64,7 +64,8 @@ def open_checkpoint(path: Path) -> dict[str, Any]:
         _refuse_changed_bytes(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise _untrusted(path, error) from error
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))
+        raise (_untrusted(path, named[1]) if named else _damaged(path, "its values cannot be read")) from error
     except Exception as error:  # a damaged file makes the reader stumble anywhere
         raise _damaged(path, str(error).splitlines()[0] if str(error) else type(error).__name__) from error
     card = content.get(CARD) if isinstance(content, dict) else None
@@ -98,11 +99,10 @@ def _damaged(path: Path, cause: str) -> LikenessError:
     )
 
 
-def _untrusted(path: Path, error: Exception) -> LikenessError:
-    named = re.search(r"GLOBAL ([\w.]+)", str(error))
+def _untrusted(path: Path, name: str) -> LikenessError:
     return LikenessError(
         "CKPT-UNTRUSTED",
-        f"{path.name} contains code{f' ({named[1]})' if named else ''} and was not opened.",
+        f"{path.name} contains code ({name}) and was not opened.",
         where=str(path.absolute()),
         cause="A checkpoint of likeness holds tensors and plain values only.",
         kept="Nothing in the file was run.",

@@ -72,9 +72,9 @@ def read(path: Path) -> list[dict[str, Any]]:
     return events
 
 
-def epochs(events: Iterable[Mapping[str, Any]]) -> list[dict[str, float]]:
+def epochs(events: Iterable[Mapping[str, Any]]) -> list[dict[str, float | int]]:
     """One mapping an epoch: what was logged in it, under its own names."""
-    merged: dict[int, dict[str, float]] = {}
+    merged: dict[int, dict[str, float | int]] = {}
     for event in events:
         if event["event"] == "metrics" and "epoch" in event:
             values = {k: v for k, v in event.items() if isinstance(v, int | float) and k not in ("time", "step")}

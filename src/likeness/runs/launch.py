@@ -5,6 +5,7 @@ import itertools
 import logging
 import os
 import shutil
+import signal
 import socket
 import sys
 import time
@@ -125,6 +126,7 @@ def run(main: Callable[[], Any]) -> None:
     ``debug=true`` on the command line shows the traceback.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what is in hand is kept, as for Ctrl-C
     try:
         main()
     except LikenessError as error:
@@ -133,7 +135,10 @@ def run(main: Callable[[], Any]) -> None:
         fault = refused(error)
         _leave(str(fault), fault.exit_code)
     except KeyboardInterrupt:
-        _leave("interrupted; what is finished is kept. Run the same command again to go on.", INTERRUPTED)
+        _leave(
+            "interrupted; features and checkpoints are kept, and the same command finds the features.",
+            INTERRUPTED,
+        )
     except BrokenPipeError:  # the reader of our output has gone, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(INTERRUPTED)

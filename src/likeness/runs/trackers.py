@@ -88,7 +88,8 @@ def wandb_logger(
     from pytorch_lightning.loggers import WandbLogger
 
     place = Path(folder)
-    offline = (mode or os.environ.get("WANDB_MODE") or ("online" if _reachable() else "offline")) == "offline"
+    asked = mode or os.environ.get("WANDB_MODE") or ("online" if _reachable() else "offline")
+    offline = asked in ("offline", "dryrun")  # Lightning leaves the old word in the environment for the next job
     if offline:
         log.info("wandb is offline; send later with: wandb sync %s", place / "wandb" / "offline-run-*")
     return WandbLogger(
