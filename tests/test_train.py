@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ SMALL = ("preprocessing.size=64", "architecture.widths=[16]", "trainer.max_epoch
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
     """Pictures of three classes from twenty homes, and a finished run on them."""
-    place = tmp_path_factory.mktemp("a user's folder")
+    place = tmp_path_factory.mktemp("some folder")
     for period, name in ((4, "fine"), (9, "medium"), (25, "coarse")):
         for home in range(20):
             draw_striped(place / "photos" / name / f"home{home:03d}.png", period, home)
@@ -155,6 +156,38 @@ def test_a_head_is_scored_on_other_pictures_and_against_a_gallery(place):
     found = metrics_of(place / "against")["splits"]["test against train"]
     assert found["n"] == 12
     assert found["chance"]["hit@1"] == pytest.approx(1 / 3)  # 12 of each class in train
+
+
+def test_pictures_that_the_head_was_trained_on_are_named(place):
+    where = ("data.root=photos", "split=train", "gallery=all", "metric.ks=[1,3]", "hydra.run.dir=trained_on")
+    done = call(place, "evaluate.py", "run=run", *where, "figures.draw=none")
+    assert done.returncode == 0, done.stderr
+    splits = metrics_of(place / "trained_on")["splits"]["train against all"]
+    trained = splits["n"]
+    assert f"the head was trained on {trained} of these {trained} pictures" in done.stderr
+    assert splits["head"].keys() >= {"hit@1", "hit@3"}
+    assert splits["chance"]["hit@1"] == pytest.approx(19 / 59)
+
+
+def test_the_store_of_training_is_found_from_anywhere(place, tmp_path):
+    done = call(tmp_path, "evaluate.py", f"run={place / 'run'}", "hydra.run.dir=here", "figures.draw=none")
+    assert done.returncode == 0, done.stderr
+    assert metrics_of(tmp_path / "here")["features"]["computed"] == 0
+
+
+def test_a_terminated_run_says_so_and_can_be_told_by_a_script(place):
+    long = ("trainer.max_epochs=100000", "callbacks.early_stopping.patience=100000", "hydra.run.dir=terminated")
+    data = ("data=folder", "data.root=photos", "preprocessing.size=64")
+    command = [sys.executable, str(ROOT / "train.py"), *data, *long]
+    job = subprocess.Popen(command, cwd=place, stderr=subprocess.PIPE, text=True)
+    while not (place / "terminated" / "checkpoints" / "last.ckpt").exists():
+        assert job.poll() is None, job.stderr.read()
+        time.sleep(0.1)
+    job.terminate()
+    _, said = job.communicate(timeout=60)
+    assert job.returncode == 75, said
+    assert "features and checkpoints are kept" in said
+    assert json.loads((place / "terminated" / "status.json").read_text())["state"] == "interrupted"
 
 
 def test_another_backbone_under_a_checkpoint_is_refused(place):

@@ -523,11 +523,12 @@ def as_trained(config: Config, card: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _data_node(given: Config, card: Mapping[str, Any]) -> dict[str, Any]:
-    """The data of training with what was given in its place; another root for data that has none is a plain folder."""
+    """The data of training with what was given in its place. Another folder has its own names, so its own homes."""
     trained = configs.restored("images", card["data"])
-    if "root" in given and trained["_target_"] != _FOLDER:
-        return {"_target_": _FOLDER, **given}
-    return {**trained, **given}
+    if "root" not in given or str(Path(given["root"]).absolute()) == trained.get("root"):
+        return {**trained, **given}
+    kept = trained if trained["_target_"] == _FOLDER else {"_target_": _FOLDER}
+    return {**kept, "home_pattern": None, **given}
 
 
 def restore(path: Path, overrides: Config) -> tuple[Autoencoder, Extractor, dict[str, Any]]:

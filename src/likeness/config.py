@@ -28,6 +28,8 @@ _ALLOWED = {
     "pytorch_lightning": ("Trainer",),
     "pytorch_lightning.callbacks": ("EarlyStopping", "ModelCheckpoint", "LearningRateMonitor", "Timer"),
 }
+# Of this package's own names a config may name classes, and these functions.
+_FUNCTIONS = ("own_preprocessing", "csv_logger", "mlflow_logger", "tensorboard_logger", "wandb_logger")
 # Arguments that the assembly fills in: what only other parts know.
 _FILLED_IN = {"feature_shape", "params", "optimizer"}
 # What train.py cannot do without.
@@ -196,6 +198,7 @@ _LEAST = {
     "architecture.width": 1,
     "architecture.stride": 1,
     "optimizer.lr": 0,
+    "scheduler.T_max": 1,
 }
 _GREATEST_SEED = 2**63 - 1
 _SPLITS = ("train", "val", "test", "unlabelled")
@@ -330,8 +333,8 @@ def allowed(target: object) -> Callable[..., Any]:
     if name in _ALLOWED.get(module, ()):
         return getattr(importlib.import_module(module), name)
     if ours and not name.startswith("_"):
-        found = getattr(importlib.import_module(module), name, None)
-        if callable(found) and getattr(found, "__module__", None) == module:
+        found: Any = getattr(importlib.import_module(module), name, None)
+        if (inspect.isclass(found) or name in _FUNCTIONS) and getattr(found, "__module__", None) == module:
             return found
     raise LikenessError(
         "CONFIG-TARGET",

@@ -63,7 +63,7 @@ def _lines(task: str, total: int, unit: str) -> Iterator[Advance]:
         nonlocal done, said
         done += count
         now = time.monotonic()
-        if now - said >= _SECONDS_BETWEEN_LINES:
+        if done and now - said >= _SECONDS_BETWEEN_LINES:
             said = now
             rate = done / (now - started)
             log.info("%s: %s of %s, %.0f %s/s, %.0f s left", task, done, total, rate, unit, (total - done) / rate)

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import socket
 from collections.abc import Iterator
@@ -49,7 +50,9 @@ def explained(path: Path, size: int = 0) -> Iterator[None]:
         refused = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
         raise LikenessError(
             "STORE-PERM" if refused else "DISK",
-            f"{path.parent} cannot be written by uid {os.getuid()}." if refused else f"could not write {size:,} bytes.",
+            f"{path.parent} cannot be written by uid {os.getuid()}."
+            if refused
+            else f"{size:,} bytes cannot be written.",
             where=str(path),
             cause=str(error),
             kept="Every file finished before this one; nothing half-written is left.",
@@ -67,8 +70,9 @@ def _sync_folder(folder: Path) -> None:
 
 def sweep_temporary(folder: Path) -> int:
     """Remove what writers on this host left behind when they were killed; returns how many files that were."""
-    prefix = f"{_TEMPORARY}{socket.gethostname()}-"
-    stale = [path for path in folder.glob(f"{prefix}*") if not _alive(int(path.name[len(prefix) :].split("-")[0]))]
+    ours = re.compile(re.escape(f"{_TEMPORARY}{socket.gethostname()}-") + r"(\d+)-")
+    written = ((path, ours.match(path.name)) for path in folder.glob(f"{_TEMPORARY}*"))
+    stale = [path for path, match in written if match and not _alive(int(match[1]))]
     for path in stale:
         path.unlink(missing_ok=True)
     return len(stale)
@@ -93,7 +97,7 @@ def canonical_json(content: Any) -> str:
     """The one spelling of ``content`` as JSON: sorted keys, no blanks, no NaN. What a digest is taken of.
 
     Raises:
-        TypeError: For anything but dict, list, str, int, float, bool and None, naming its type.
+        TypeError: For a value that JSON has no form for, naming its type.
     """
     return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=True)
 

@@ -69,7 +69,7 @@ def test_more_homes_only_add_pictures(tmp_path: Path) -> None:
     write_rooms(tmp_path / "few", homes=1, seed=5, size=40)
     write_rooms(tmp_path / "more", homes=2, seed=5, size=40)
     few, more = contents(tmp_path / "few"), contents(tmp_path / "more")
-    assert sorted(few) == [*(f"{kind}/home0000_{kind}.jpg" for kind in KINDS), ".recipe.json"]
+    assert sorted(few) == [".recipe.json", *(f"{kind}/home0000_{kind}.jpg" for kind in KINDS)]
     assert len(more) == 13
     assert few == {name: more[name] for name in few}
 

@@ -85,7 +85,8 @@ def _check_recipe(root: Path, recipe: dict[str, str | int]) -> None:
         found = json.loads(file.read_text())
     except (FileNotFoundError, json.JSONDecodeError):
         found = None
-    if found is None and not (root.exists() and any(not path.name.startswith(".") for path in root.iterdir())):
+    others = [path for path in root.glob("*") if path == file or not path.name.startswith(".")]
+    if found is None and not others:
         write_json(file, recipe)
     elif found != recipe:
         raise LikenessError(

@@ -84,6 +84,8 @@ def open_checkpoint(path: Path) -> dict[str, Any]:
 def _refuse_changed_bytes(path: Path) -> None:
     """The archive's own checksums, which torch does not look at: a flipped bit in a weight would go unseen."""
     with zipfile.ZipFile(path) as archive:
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise zipfile.BadZipFile("it is compressed, as no checkpoint is: it could unpack to any size")
         if (name := archive.testzip()) is not None:
             raise zipfile.BadZipFile(f"the checksum of {name} does not fit its bytes")
 

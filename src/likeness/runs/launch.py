@@ -68,6 +68,8 @@ def reported(task: Task) -> Task:
                 state = "failed" if isinstance(error, Exception) else "interrupted"
                 told, trace = str(error) or type(error).__name__, traceback.format_exc()
                 write_json(folder / "status.json", {"state": state, "error": told, "traceback": trace, **facts})
+                if isinstance(error, LikenessError) and hydra.mode == RunMode.RUN:
+                    _leave(told, error.exit_code)
                 if hydra.mode == RunMode.RUN or state == "interrupted":
                     raise
                 log.error("job %s failed\n%s", facts["job"], told if isinstance(error, LikenessError) else trace)
