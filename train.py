@@ -26,13 +26,13 @@ def train(cfg: DictConfig) -> float | None:
     from likeness.runs.folder import RunFolder
 
     folder = RunFolder(Path(HydraConfig.get().runtime.output_dir), config)
+    trainer = assembly.build_trainer(config, folder)
     with folder.timed("extract"):
         extractor = assembly.build_extractor(config)
         data = assembly.build_data(config, assembly.find_features(config, extractor))
     with folder.timed("fit"):
         card = assembly.build_card(config, HydraConfig.get().runtime.choices, extractor, data)
         module = assembly.build_head(config, data.feature_shape, card)
-        trainer = assembly.build_trainer(config, folder)
         assembly.fit(trainer, module, data, folder)
     if not trainer.is_global_zero:
         return None

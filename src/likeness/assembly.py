@@ -48,6 +48,7 @@ _FOLDER = "likeness.images.folder.ImageFolder"
 _CARD = {"architecture", "scaling", "decoding", "preprocessing", "backbone", "data", "metric", "store", "fingerprint"}
 _CARD |= {"extractor", "feature_shape", "seed", "options"}
 _DEFAULT_STORE = "outputs/features"
+_FEWEST_PROJECTED = 4
 _PLAIN = str | int | float | bool | list | dict | None
 
 
@@ -450,22 +451,30 @@ def draw_figures(
     table, summary = data.features.table, list(metrics["splits"].values())[list(results.scores).index(split)]
     with folder.timed("draw"):
         draw_neighbours(found, table, split, figures, lambda path: extractor.decoder.decode(path.read_bytes()).image)
-        draw_per_class(summary["per_class"], "hit@1", summary["chance"]["hit@1"], figures / "per_class.png")
+        if summary["n"]:
+            draw_per_class(summary["per_class"], "hit@1", summary["chance"]["hit@1"], figures / "per_class.png")
         frozen = _value(metrics["splits"].get("val"), "frozen")
         history = epochs(read(folder.journal.path))
         best = int(min(history, key=lambda epoch: epoch.get("val/loss", np.inf))["epoch"]) if history else None
         draw_curve(history, figures / "training_curve.png", {} if frozen is None else {"frozen": frozen}, best)
-        labelled = np.flatnonzero(rows.labels.numpy() >= 0)
-        batch = rows[torch.from_numpy(labelled[sample_rows(len(labelled))])]
-        panels = {"features": methods["frozen"](batch.features), "codes": methods["head"](batch.features).detach()}
-        divergences = draw_projections(
-            {name: value.numpy() for name, value in panels.items()},
-            batch.labels.numpy(),
-            data.classes,
-            options["perplexity"],
-            figures,
-        )
+        divergences = _draw_projections(methods, rows, data.classes, options["perplexity"], figures)
     folder.journal.write("projection", split=split, **divergences)
+
+
+def _draw_projections(
+    methods: Mapping[str, Encode], rows: Split, classes: Sequence[str], perplexity: float, figures: Path
+) -> dict[str, float]:
+    """Features beside codes of at most 2000 labelled rows; nothing where there are too few to lay out."""
+    labelled = np.flatnonzero(rows.labels.numpy() >= 0)
+    if len(labelled) < _FEWEST_PROJECTED:
+        return {}
+    batch = rows[torch.from_numpy(labelled[sample_rows(len(labelled))])]
+    with torch.inference_mode():
+        panels = {
+            "features": methods["frozen"](batch.features).numpy(),
+            "codes": methods["head"](batch.features).numpy(),
+        }
+    return draw_projections(panels, batch.labels.numpy(), classes, perplexity, figures)
 
 
 def _value(summary: Mapping[str, Any] | None, method: str) -> float | None:

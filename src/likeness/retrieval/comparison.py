@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from likeness.retrieval.metric import Scores
-from likeness.retrieval.significance import Interval, mean_interval, paired, wilson
+from likeness.retrieval.significance import Interval, Paired, mean_interval, paired, wilson
 
 _PROPORTIONS = ("hit@", "vote@", "published_top5")
 
@@ -72,9 +72,10 @@ def _paired(head: Scores, other: Scores) -> dict[str, Any]:
     for measure in head.values():
         if measure.startswith(("hit@", "map@")):
             mine, theirs = _measured(head, measure), _measured(other, measure)
-            differences[measure] = paired(mine.values, theirs.values, mine.homes)._asdict()
+            differences[measure] = _plain(paired(mine.values, theirs.values, mine.homes))
     return differences
 
 
-def _plain(interval: Interval) -> dict[str, float]:
-    return {name: float(value) for name, value in interval._asdict().items()}
+def _plain(found: Interval | Paired) -> dict[str, float | None]:
+    """By name; None where there is no bound, as with a single home: JSON has no NaN."""
+    return {name: None if np.isnan(value) else float(value) for name, value in found._asdict().items()}
