@@ -158,10 +158,20 @@ def checked(cfg: DictConfig) -> dict[str, Any]:
     try:
         plain = typing.cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     except OmegaConfBaseException as error:
+        refuse(list(_missing(OmegaConf.to_container(cfg))))
         raise refused(error) from error
     bare = _bare(plain) if "architecture" in plain else []
     refuse([*_unknown(OmegaConf.get_type(cfg), plain), *bare, *_value_faults(plain), *faults(plain)])
     return plain
+
+
+def _missing(node: Any, path: str = "") -> Iterator[str]:
+    """Mandatory values that nobody gave, where other values refer to them and nothing can be resolved."""
+    if node == MISSING:
+        yield f"{path}: missing, give it with {path}=…"
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            yield from _missing(value, f"{path}.{key}" if path else str(key))
 
 
 def _unknown(schema: Any, plain: Mapping[str, Any], path: str = "") -> Iterator[str]:

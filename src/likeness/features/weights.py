@@ -214,7 +214,7 @@ def download(url: str, *, timeout_s: float = _TIMEOUT_S) -> Path:
         f"could not download {name} in {_TRIES} tries.",
         where=url,
         cause=str(cause),
-        kept="A partial download is kept and continued." if code == "NET" else "The wrong file was deleted.",
+        kept="What was fetched so far: the next try continues it." if code == "NET" else "The wrong file was deleted.",
         fix=f"Put the file at {path} by other means, or give its place with backbone.weights=FILE.",
     ) from (cause if isinstance(cause, BaseException) else None)
 
