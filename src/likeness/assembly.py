@@ -237,8 +237,7 @@ def _columns(module: Autoencoder, data: FeatureData, folder: RunFolder) -> dict[
         **{name: option for name, option in card["options"].items() if not name.startswith("hydra")},
         **architecture,
         "seed": card["seed"],
-        "code_width": code_width(module, data),
-        "parameters": sum(p.numel() for p in module.head.parameters()),
+        **_sizes(module, data),
         "feature_width": prod(data.feature_shape),
         "fingerprint": card["fingerprint"][:16],
         "folder": str(folder.path.absolute()),
@@ -249,6 +248,13 @@ def code_width(module: Autoencoder, data: FeatureData) -> int:
     """The width of a code, asked of the head."""
     with torch.inference_mode():
         return module.encode(torch.zeros(1, *data.feature_shape)).shape[1]
+
+
+def _sizes(module: Autoencoder, data: FeatureData) -> dict[str, int]:
+    return {
+        "code_width": code_width(module, data),
+        "parameters": sum(parameter.numel() for parameter in module.head.parameters()),
+    }
 
 
 def fit_methods(module: Autoencoder, data: FeatureData, seed: int, folder: RunFolder) -> dict[str, Encode]:
@@ -399,8 +405,7 @@ def write_results(
         "features": {"rows": len(features.table), "computed": features.computed, "reused": features.reused}
         | {"bad": len(features.bad), "mostly_white": features.left_out},
         "seconds": folder.seconds,
-        "code_width": code_width(module, data),
-        "parameters": sum(p.numel() for p in module.head.parameters()),
+        **_sizes(module, data),
         "epochs": trainer.current_epoch if trainer else None,
         "seed": card["seed"],
     }

@@ -135,6 +135,7 @@ class Shelf:
 
     def refresh(self) -> None:
         """Take in the shards that have appeared since; set aside those that are damaged."""
+        appeared = []
         for path in sorted(self.folder.glob("shard-*.safetensors")):
             if path.name in self._seen | self._refused:
                 continue
@@ -146,7 +147,8 @@ class Shelf:
                 continue
             self.shards.append(shard)
             self._seen.add(path.name)
-            self._keys = np.concatenate([self._keys, keys])
+            appeared.append(keys)
+        self._keys = np.concatenate([self._keys, *appeared])
 
     def _set_aside(self, path: Path, error: Exception) -> None:
         self._refused.add(path.name)
