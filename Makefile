@@ -31,7 +31,7 @@ lint: setup
 	$(BIN)/mypy
 
 lock: ## renew requirements.lock from pyproject.toml
-	uv pip compile --quiet --universal --no-emit-index-url --no-header --python-version 3.11 --extra dev --extra timm --extra wandb --extra tensorboard --extra joblib pyproject.toml -o requirements.lock
+	uv pip compile --quiet --universal --no-emit-index-url --no-header --python-version 3.11 --extra dev --extra timm --extra convert --extra wandb --extra tensorboard --extra joblib pyproject.toml -o requirements.lock
 
 clean:
 	rm -rf .venv outputs/train outputs/evaluate outputs/sweep

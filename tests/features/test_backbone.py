@@ -1,10 +1,16 @@
 import importlib.util
+import json
 
 import pytest
 import torch
+from helpers import ROOT
+from omegaconf import OmegaConf
+from safetensors.torch import save_file
 
+from likeness.assembly import build
 from likeness.errors import LikenessError
 from likeness.features.backbone import Backbone, own_preprocessing, pooled
+from likeness.features.weights import state_digest
 
 CUTS = [
     ("shufflenet_v2_x0_5", "conv5", "avg", (1024,)),
@@ -56,6 +62,29 @@ def test_random_weights_follow_from_their_seed_alone():
     assert torch.equal(before, torch.random.get_rng_state())
 
 
+def test_a_stage_of_caffes_resnet50_begins_with_every_second_pixel():
+    """Its stride is on a 1 × 1 convolution, which sees no other pixel; torchvision's 3 × 3 sees them all."""
+    maps = torch.randn(1, 256, 8, 8, generator=torch.Generator().manual_seed(0))
+    changed = maps.clone()
+    changed[:, :, 1::2] += 1
+    changed[:, :, :, 1::2] -= 1
+    for name, alike in (("resnet50_caffe", True), ("resnet50", False)):
+        stage = Backbone(name, weights="random").network.layer2
+        with torch.inference_mode():
+            outputs = [stage(given) for given in (maps, changed)]
+        assert outputs[0].shape == (1, 512, 4, 4)
+        assert torch.equal(*outputs) is alike, name
+
+
+def test_caffes_resnet50_computes_another_feature_from_the_same_weights():
+    caffe, other = (Backbone(name, "layer4", "avg", "random") for name in ("resnet50_caffe", "resnet50"))
+    assert caffe.weights_digest == other.weights_digest
+    assert caffe.policy() != other.policy()
+    picture = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert not torch.allclose(caffe(picture), other(picture), rtol=0.05)
+
+
 def test_nothing_can_be_trained_or_switched():
     backbone = Backbone("resnet18", "layer1", "avg", "random")
     assert not backbone.training
@@ -70,6 +99,12 @@ def test_nothing_can_be_trained_or_switched():
         ({"name": "resnet18", "weights": "bundled"}, "WEIGHTS-MISSING", "shufflenet_v2_x0_5"),
         ({"name": "resnet18", "weights": "IMAGENET1K_V7"}, "WEIGHTS-MISSING", "IMAGENET1K_V1"),
         ({"name": "resnet18", "weights": "nowhere.pth"}, "WEIGHTS-MISSING", "backbone.weights"),
+        ({"name": "resnet50_cafe"}, "BACKBONE", "resnet50_caffe"),
+        ({"name": "resnet50_caffe"}, "WEIGHTS-MISSING", "One of keras, keras-2.2, 'bundled'"),
+        ({"name": "resnet50_caffe", "weights": "IMAGENET1K_V1"}, "WEIGHTS-MISSING", "keras"),
+        ({"name": "resnet50", "weights": "keras"}, "WEIGHTS-MISSING", "weights=keras goes with resnet50_caffe"),
+        ({"name": "resnet50_caffe", "weights": "places365"}, "WEIGHTS-MISSING", "goes with vgg16; else give keras,"),
+        ({"name": "vgg16", "weights": "places356"}, "WEIGHTS-MISSING", "Did you mean places365?"),
     ],
 )
 def test_what_cannot_be_built_says_what_can(options, code, said):
@@ -93,6 +128,55 @@ def test_each_network_knows_its_own_preprocessing():
     assert own_preprocessing("shufflenet_v2_x0_5", "bundled").size == 144
     smaller = own_preprocessing("resnet50", size=112)
     assert (smaller.size, smaller.short_side, smaller.mean) == (112, 116, resnet.mean)
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "option"),
+    [
+        ("vgg16", "places365", "places365"),
+        ("resnet50_caffe", "keras", "imagenet"),
+        ("resnet50_caffe", "keras-2.2", "imagenet"),
+        ("resnet50_caffe", "file-that-says-nothing.pth", "imagenet"),
+    ],
+)
+def test_weights_of_caffe_have_its_preprocessing(name, weights, option):
+    written = build(OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "preprocessing" / f"{option}.yaml")))
+    assert own_preprocessing(name, weights).policy() == written.policy()
+    assert own_preprocessing(name, weights, size=112).size == 112
+
+
+def test_random_weights_have_the_preprocessing_of_the_bundled_ones():
+    for name in ("shufflenet_v2_x0_5", "vgg16", "resnet50_caffe"):
+        assert own_preprocessing(name, "random") == own_preprocessing("shufflenet_v2_x0_5", "bundled")
+
+
+SAID = {"size": 224, "channels": "bgr", "scale": 1.0, "mean": [1.0, 2.0, 3.0], "std": [1.0, 1.0, 1.0]}
+
+
+def converted(path, network):
+    state = Backbone(network, weights="random").network.state_dict()
+    card = {"schema": "1", "network": network, "digest": state_digest(state), "preprocessing": json.dumps(SAID)}
+    save_file(state, path, card)
+    return str(path)
+
+
+def test_a_converted_file_brings_its_own_preprocessing(tmp_path):
+    file = converted(tmp_path / "a.safetensors", "squeezenet1_1")
+    own = own_preprocessing("squeezenet1_1", file, size=64)
+    assert (own.size, own.channels, own.scale, own.mean) == (64, "bgr", 1.0, (1.0, 2.0, 3.0))
+    assert own_preprocessing("squeezenet1_1").channels == "rgb"
+    whole = Backbone("squeezenet1_1", "features", "avg", file).network.state_dict()
+    assert state_digest(whole) == Backbone("squeezenet1_1", "features", "avg", "random").weights_digest
+
+
+def test_weights_that_fit_another_network_as_well_are_refused_by_its_name(tmp_path):
+    file = converted(tmp_path / "keras.safetensors", "resnet50_caffe")
+    with pytest.raises(LikenessError, match="holds weights of resnet50_caffe") as refusal:
+        Backbone("resnet50", "layer4", "avg", file)
+    assert refusal.value.code == "WEIGHTS-SHAPE"
+    assert "backbone.name=resnet50_caffe" in refusal.value.fix
+    assert "key by key" in refusal.value.cause
+    Backbone("resnet50_caffe", "layer4", "avg", file)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="timm, an extra, is not installed")

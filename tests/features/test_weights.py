@@ -1,18 +1,34 @@
 import hashlib
 import http.server
+import json
+import logging
 import os
 import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from features import foreign
 from safetensors.torch import save_file
 from torch import nn
 
 from likeness.errors import LikenessError
 from likeness.features import weights
-from likeness.features.weights import check_fits, download, read_bundled, read_file, state_digest
+from likeness.features.backbone import Backbone, own_preprocessing
+from likeness.features.weights import (
+    Foreign,
+    check_fits,
+    download,
+    fetch_foreign,
+    foreign_preprocessing,
+    read_bundled,
+    read_card,
+    read_file,
+    state_digest,
+)
 
 
 def small() -> dict[str, torch.Tensor]:
@@ -85,6 +101,71 @@ def test_weights_that_are_not_finite_are_refused(tmp_path):
     assert "conv.bias" in refusal.value.where
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "of"),
+    [
+        ("net.h5", b"\x89HDF\r\n\x1a\n", "Keras"),
+        ("net.pth", b"\x89HDF", "Keras"),
+        ("net.caffemodel", b"\n\x03net", "Caffe"),
+    ],
+)
+def test_weights_of_another_framework_are_to_be_converted_first(tmp_path, name, content, of):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(LikenessError, match=f"{of}, which must be converted first") as refusal:
+        read_file(tmp_path / name)
+    assert refusal.value.code == "WEIGHTS-FORMAT"
+    assert refusal.value.fix.startswith(f"likeness weights convert {tmp_path / name}")
+
+
+def save_converted(path: Path, **changed: str) -> Path:
+    preprocessing = json.dumps({"size": 224, "mean": [1.0, 2.0, 3.0], "std": [1.0, 1.0, 1.0]})
+    card = {"schema": "1", "network": "tiny", "digest": state_digest(small()), "preprocessing": preprocessing}
+    save_file(small(), path, {key: value for key, value in {**card, **changed}.items() if value})
+    return path
+
+
+def test_a_converted_file_says_what_it_is(tmp_path):
+    path = save_converted(tmp_path / "a.safetensors", format="keras-h5", source="a.h5")
+    assert read_file(path, "tiny").keys() == small().keys()
+    card = read_card(path)
+    assert (card.network, card.preprocessing.mean) == ("tiny", (1.0, 2.0, 3.0))
+    with pytest.raises(LikenessError, match="holds weights of tiny") as refusal:
+        read_file(path, "large")
+    assert (refusal.value.code, refusal.value.cause) == ("WEIGHTS-SHAPE", "")
+
+
+def test_other_metadata_say_nothing(tmp_path):
+    save_file(small(), tmp_path / "timm.safetensors", {"format": "pt"})
+    torch.save(small(), tmp_path / "a.pth")
+    for path in (tmp_path / "timm.safetensors", tmp_path / "a.pth"):
+        assert read_card(path) is None
+        assert read_file(path, "any").keys() == small().keys()
+    assert read_card(tmp_path / "gone.safetensors") is None
+
+
+@pytest.mark.parametrize(
+    ("changed", "code", "cause"),
+    [
+        ({"digest": state_digest({})}, "WEIGHTS-HASH", "stated e3b0c44298fc1c14…"),
+        ({"digest": ""}, "WEIGHTS-FORMAT", "lack 'digest'"),
+        ({"schema": "2"}, "WEIGHTS-FORMAT", "schema '2', not '1'"),
+        ({"preprocessing": "{"}, "WEIGHTS-FORMAT", "Expecting property name"),
+        ({"preprocessing": "[]"}, "WEIGHTS-FORMAT", "must be a mapping"),
+        (
+            {"preprocessing": '{"size": 0, "mean": [1.0, 2.0, 3.0], "std": [1.0, 1.0, 1.0]}'},
+            "WEIGHTS-FORMAT",
+            "preprocessing",
+        ),
+    ],
+)
+def test_a_converted_file_that_contradicts_itself_is_refused(tmp_path, changed, code, cause):
+    path = save_converted(tmp_path / "a.safetensors", **changed)
+    with pytest.raises(LikenessError) as refusal:
+        read_file(path, "tiny")
+    assert refusal.value.code == code
+    assert cause in refusal.value.cause
+
+
 def test_weights_of_another_network_name_the_first_that_disagree():
     wanted = nn.Linear(3, 2).state_dict()
     with pytest.raises(LikenessError) as refusal:
@@ -105,6 +186,7 @@ def test_layers_behind_the_cut_may_be_in_the_file():
 class Server(http.server.BaseHTTPRequestHandler):
     content = b""
     cut_at: int | None = None
+    stalled: threading.Event | None = None  # with it, what begins at the first byte stays away after cut_at
     asked: list[str | None]
 
     def do_GET(self):
@@ -113,10 +195,17 @@ class Server(http.server.BaseHTTPRequestHandler):
         if self.path.startswith("/missing"):
             self.send_error(404)
             return
+        if start >= len(self.content):
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{len(self.content)}")
+            self.end_headers()
+            return
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(self.content) - start))
         self.end_headers()
         self.wfile.write(self.content[start : self.cut_at if not start else None])
+        if self.stalled and not start:
+            self.stalled.wait(10)
 
     def log_message(self, *args):
         pass
@@ -128,7 +217,7 @@ def server(tmp_path, monkeypatch):
     monkeypatch.setattr(weights, "_TIMEOUT_S", 5.0)
     handler = type("Handler", (Server,), {"content": os.urandom(3 << 20), "asked": []})
     serving = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=serving.serve_forever)
+    thread = threading.Thread(target=serving.serve_forever, args=(0.02,))
     thread.start()
     yield handler, f"http://127.0.0.1:{serving.server_port}"
     serving.shutdown()
@@ -176,3 +265,124 @@ def test_without_a_network_the_message_says_where_the_file_goes(server):
             download(url)
         assert refusal.value.exit_code == 69
         assert f"checkpoints/{url.rsplit('/', 1)[1]}" in refusal.value.fix
+
+
+def test_a_download_that_stalls_is_continued(server, monkeypatch):
+    handler, host = server
+    handler.cut_at, handler.stalled = 1 << 20, threading.Event()
+    monkeypatch.setattr(weights, "_TIMEOUT_S", 0.3)
+    path = download(f"{host}/net-{hashlib.sha256(handler.content).hexdigest()[:8]}.pth")
+    handler.stalled.set()
+    assert path.read_bytes() == handler.content
+    assert handler.asked == [None, f"bytes={1 << 20}-"]
+
+
+@pytest.mark.parametrize("algorithm", ["md5", "sha256"])
+def test_the_digest_may_be_given(server, algorithm):
+    handler, host = server
+    digest = f"{algorithm}:{hashlib.new(algorithm, handler.content).hexdigest()}"
+    path = download(f"{host}/net.h5", digest=digest)
+    assert download(f"{host}/net.h5", digest=digest) == path
+    assert len(handler.asked) == 1
+    path.write_bytes(b"another file")
+    assert download(f"{host}/net.h5", digest=digest).read_bytes() == handler.content
+    with pytest.raises(LikenessError, match="3 tries") as refusal:
+        download(f"{host}/other.h5", digest=f"{algorithm}:{'0' * 32}")
+    assert f"{digest[:23]}…, expected {algorithm}:000" in refusal.value.cause
+
+
+def test_a_file_without_a_published_digest_is_told_by_its_own(server, caplog):
+    handler, host = server
+    caplog.set_level(logging.INFO)
+    handler.cut_at = 1 << 20
+    path = download(f"{host}/net.caffemodel")
+    assert path.read_bytes() == handler.content
+    assert handler.asked == [None, f"bytes={1 << 20}-"]
+    said = (
+        f"no digest of net.caffemodel is published; its SHA-256 is sha256:{hashlib.sha256(handler.content).hexdigest()}"
+    )
+    assert caplog.messages.count(said) == 1
+    download(f"{host}/net.caffemodel")
+    assert caplog.messages.count(said) == 1
+
+
+@pytest.mark.parametrize(("more", "asked"), [(b"", 1), (b"x", 2)])
+def test_what_was_fetched_before_is_taken_if_it_is_whole(server, more, asked):
+    handler, host = server
+    folder = weights.hub_folder()
+    folder.mkdir(parents=True)
+    (folder / "net.caffemodel.part").write_bytes(handler.content + more)
+    assert download(f"{host}/net.caffemodel").read_bytes() == handler.content
+    assert len(handler.asked) == asked
+
+
+def test_two_jobs_fetch_a_file_once(server):
+    handler, host = server
+    with ThreadPoolExecutor(2) as jobs:
+        paths = list(jobs.map(download, [f"{host}/net.caffemodel"] * 2))
+    assert paths[0].read_bytes() == handler.content
+    assert len(handler.asked) == 1
+
+
+@pytest.fixture
+def places365(server, monkeypatch):
+    """The server in place of the publisher."""
+    handler, host = server
+    source = Foreign(f"{host}/vgg16_places365.caffemodel", "", foreign_preprocessing("vgg16", "places365"))
+    monkeypatch.setitem(weights._FOREIGN, ("vgg16", "places365"), source)
+    return handler, weights.hub_folder() / "vgg16-places365" / "vgg16_places365.caffemodel"
+
+
+def test_weights_known_by_name_are_fetched_and_converted_once(places365):
+    handler, raw = places365
+    shapes = {
+        key: value.shape for key, value in Backbone("vgg16", "features", weights="random").network.state_dict().items()
+    }
+    rng = np.random.default_rng(0)
+    state = {key: rng.standard_normal(shape, dtype=np.float32) for key, shape in shapes.items()}
+    handler.content = foreign.caffe_vgg16(state, top=())
+    backbone = Backbone("vgg16", "features", "avg", "places365")
+    assert backbone.weights_digest == state_digest({key: torch.from_numpy(value) for key, value in state.items()})
+    raw.unlink()
+    path = fetch_foreign("vgg16", "places365")
+    assert path == raw.with_suffix(".safetensors")
+    assert handler.asked == [None]
+    assert own_preprocessing("vgg16", str(path)).policy() == own_preprocessing("vgg16", "places365").policy()
+    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(LikenessError, match="does not hold the weights that it says it holds"):
+        Backbone("vgg16", "features", "avg", "places365")
+    path.unlink()
+
+
+def test_what_turns_out_to_be_no_weights_is_not_kept(places365):
+    handler, raw = places365
+    handler.content = b"<html>moved</html>"
+    for _ in range(2):
+        with pytest.raises(LikenessError, match="what was downloaded as vgg16_places365") as refusal:
+            fetch_foreign("vgg16", "places365")
+        assert refusal.value.code == "WEIGHTS-FORMAT"
+        assert "HTML" in refusal.value.cause
+        assert str(raw) in refusal.value.fix
+    assert not raw.exists()
+    assert len(handler.asked) == 2
+
+
+def test_a_wrong_file_that_was_put_there_stays(places365):
+    handler, raw = places365
+    raw.parent.mkdir(parents=True)
+    raw.write_bytes(b"<html>saved by hand</html>")
+    with pytest.raises(LikenessError, match="could not be read as weights of Keras or Caffe"):
+        fetch_foreign("vgg16", "places365")
+    assert raw.exists()
+    assert not handler.asked
+
+
+def test_without_a_network_the_message_says_which_file_goes_where(places365, monkeypatch):
+    _, raw = places365
+    source = Foreign("http://127.0.0.1:9/vgg16_places365.caffemodel", "", foreign_preprocessing("vgg16", "places365"))
+    monkeypatch.setitem(weights._FOREIGN, ("vgg16", "places365"), source)
+    with pytest.raises(LikenessError) as refusal:
+        Backbone("vgg16", "features", "avg", "places365")
+    assert refusal.value.exit_code == 69
+    assert f"Put the file at {raw} " in refusal.value.fix
+    assert "backbone.weights=FILE" in refusal.value.fix

@@ -26,13 +26,15 @@ class Backbone(nn.Module):
     """A frozen network whose output is the feature.
 
     Args:
-        name: A torchvision model (``resnet50``) or, with the timm extra, a timm model (``timm/resnet50.a1_in1k``).
+        name: A torchvision model (``resnet50``), ``resnet50_caffe`` (the same with its strides where Caffe and Keras
+            have them) or, with the timm extra, a timm model (``timm/resnet50.a1_in1k``).
         layer: The node to cut at (``layer4``, ``classifier.1``, ``flatten``); None takes the network's own output.
         pooling: ``avg`` or ``max`` over all positions of a spatial map ``[c, h, w]`` or over tokens ``[t, c]``;
             ``flatten`` to one row; ``none`` leaves the layer's shape.
         weights: ``default`` (the library's own, downloaded), a torchvision name such as ``IMAGENET1K_V1``,
-            ``bundled`` (this package's own, where it has some for the network), ``random`` (seeded: the floor that
-            any pretraining must beat), or a file.
+            ``bundled`` (this package's own, where it has some for the network), ``places365`` (of vgg16) or ``keras``
+            and ``keras-2.2`` (of resnet50_caffe), downloaded and converted once, ``random`` (seeded: the floor that any
+            pretraining must beat), or a file.
         seed: Of ``weights=random``; no other weights depend on it.
 
     Raises:
@@ -89,9 +91,10 @@ def pooled(maps: Float[Tensor, "b ..."], pooling: Pooling) -> Float[Tensor, "b .
 
 
 def own_preprocessing(name: str, weights: str = "default", size: int | None = None) -> Preprocessing:
-    """What a network's published weights were trained for, as torchvision, timm or the bundled weights' card has it.
+    """What the weights were trained with: as a converted file says, else as the network's library or we record it.
 
     Args:
+        weights: As of ``Backbone``; nothing is downloaded.
         size: Another side of the input than theirs; the part that a crop leaves out stays in proportion.
     """
     own = _published_preprocessing(name, weights)
@@ -104,8 +107,13 @@ def own_preprocessing(name: str, weights: str = "default", size: int | None = No
 def _published_preprocessing(name: str, weights: str) -> Preprocessing:
     if weights in ("bundled", "random"):
         return Preprocessing(size=144, mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
+    if card := weight_files.read_card(Path(weights).expanduser()):
+        return card.preprocessing
     if name.startswith(_TIMM):
         return _timm_preprocessing(name.removeprefix(_TIMM))
+    known = weight_files.foreign_names(name)
+    if weights in known or (known and name in _OWN):
+        return weight_files.foreign_preprocessing(name, weights if weights in known else known[0])
     recipe = _torchvision_weights(name, "DEFAULT").transforms()
     return Preprocessing(
         size=recipe.crop_size[0],
@@ -142,7 +150,9 @@ def _build(name: str, random_seed: int | None) -> nn.Module:
 
 
 def _torchvision_maker(name: str) -> Callable[[], nn.Module]:
-    models = torchvision.models.list_models(module=torchvision.models)
+    if name in _OWN:
+        return _OWN[name]
+    models = [*torchvision.models.list_models(module=torchvision.models), *_OWN]
     if name not in models:
         close = get_close_matches(name, models, 3)
         raise LikenessError(
@@ -153,6 +163,21 @@ def _torchvision_maker(name: str) -> Callable[[], nn.Module]:
         )
     options = {"init_weights": True} if name in ("googlenet", "inception_v3") else {}
     return lambda: torchvision.models.get_model(name, weights=None, **options)
+
+
+def _resnet50_caffe() -> nn.Module:
+    """ResNet-50 as Caffe and Keras have it: a stage's stride on its first 1 × 1 convolution, not on the 3 × 3.
+
+    Its first pooling is Keras'; Caffe's own starts one pixel further right and down.
+    """
+    network = torchvision.models.resnet50(weights=None)
+    for stage in (network.layer2, network.layer3, network.layer4):
+        block = stage[0]
+        block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
+    return network
+
+
+_OWN: dict[str, Callable[[], nn.Module]] = {"resnet50_caffe": _resnet50_caffe}  # networks that torchvision has not
 
 
 def _timm() -> ModuleType:
@@ -204,31 +229,35 @@ def _cut(network: nn.Module, name: str, layer: str | None) -> nn.Module:
 def _read(name: str, weights: str) -> weight_files.State:
     if weights == "bundled":
         return weight_files.read_bundled(name)
+    if weights in weight_files.FOREIGN_NAMES:
+        return weight_files.read_file(weight_files.fetch_foreign(name, weights), name)
     if weights == "default" and name.startswith(_TIMM):
         return _timm_state(name.removeprefix(_TIMM))
     if weights == "default" or re.fullmatch(r"[A-Z][A-Z0-9_]+", weights):
         return weight_files.read_file(weight_files.download(_torchvision_weights(name, weights.upper()).url))
-    if get_close_matches(weights, ("default", "bundled", "random"), 1) and not Path(weights).exists():
+    words = ("default", "bundled", "random", *sorted(weight_files.FOREIGN_NAMES))
+    if (close := get_close_matches(weights, words, 1)) and not Path(weights).exists():
         raise LikenessError(
             "WEIGHTS-MISSING",
-            f"backbone.weights={weights} is neither a file nor one of default, bundled, random.",
+            f"backbone.weights={weights} is neither a file nor one of {', '.join(words)}.",
             where=str(Path(weights).absolute()),
-            fix=f"Did you mean {get_close_matches(weights, ('default', 'bundled', 'random'), 1)[0]}?",
+            fix=f"Did you mean {close[0]}?",
         )
-    return weight_files.read_file(Path(weights).expanduser())
+    return weight_files.read_file(Path(weights).expanduser(), name)
 
 
 def _torchvision_weights(name: str, which: str) -> Any:
     _torchvision_maker(name)
-    known = torchvision.models.get_model_weights(name)
-    if which not in known.__members__ and which != "DEFAULT":
+    known = {} if name in _OWN else torchvision.models.get_model_weights(name).__members__
+    if which not in known:
+        words = [*known, *weight_files.foreign_names(name), "'bundled'", "'random'"]
         raise LikenessError(
             "WEIGHTS-MISSING",
             f"torchvision has no weights {which!r} for {name}.",
             where="backbone.weights",
-            fix=f"One of {', '.join(known.__members__)}, 'default', 'bundled', 'random', or a file.",
+            fix=f"One of {', '.join(words)}, or a file.",
         )
-    return known[which] if which != "DEFAULT" else known.DEFAULT
+    return known[which]
 
 
 def _timm_state(name: str) -> dict[str, Tensor]:

@@ -1,6 +1,8 @@
 """Pretrained weights: from a name, a file or a URL to a verified state dict."""
 
 import hashlib
+import http.client
+import json
 import logging
 import os
 import pickle
@@ -8,30 +10,86 @@ import re
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
 from likeness.console import progress
 from likeness.errors import LikenessError, listed
+from likeness.features.foreign import looks_like
+from likeness.images.preprocessing import Preprocessing
 
 log = logging.getLogger(__name__)
 
 State = dict[str, Tensor]
-_BUNDLED = {  # network: file, SHA-256
+_BUNDLED = {  # network: file, digest
     "shufflenet_v2_x0_5": (
         "shufflenet_rooms.safetensors",
-        "aa88945d916d5096ff8784589cc1444f0252075d60b8efda84a7668d289f8e74",
+        "sha256:aa88945d916d5096ff8784589cc1444f0252075d60b8efda84a7668d289f8e74",
     )
 }
+_SCHEMA = "1"  # of what a converted file says of itself
 _TRIES = 3
 _TIMEOUT_S = 60.0
 _CHUNK = 1 << 20
+_SECONDS_BETWEEN_WAITING_LINES = 10.0
+
+
+def in_caffe(mean: tuple[float, float, float]) -> Preprocessing:
+    """What networks trained in Caffe want: BGR from 0 to 255, less ``mean``, not scaled."""
+    return Preprocessing(size=224, channels="bgr", scale=1.0, mean=mean, std=(1.0, 1.0, 1.0))
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """Weights that are published for another framework.
+
+    Args:
+        digest: As the publisher states it, ``md5:…``; empty where none is stated.
+    """
+
+    url: str
+    digest: str
+    preprocessing: Preprocessing
+
+
+_IMAGENET = in_caffe((103.939, 116.779, 123.68))
+_RESNET50 = "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5"
+_FOREIGN = {  # by network and name
+    ("vgg16", "places365"): Foreign(
+        "http://places2.csail.mit.edu/models_places365/vgg16_places365.caffemodel",
+        "",
+        in_caffe((104.006, 116.669, 122.679)),
+    ),
+    ("resnet50_caffe", "keras"): Foreign(
+        f"https://storage.googleapis.com/tensorflow/keras-applications/resnet/{_RESNET50}",
+        "md5:4d473c1dd8becc155b73f8504c6f6626",
+        _IMAGENET,
+    ),
+    ("resnet50_caffe", "keras-2.2"): Foreign(  # the file of keras-applications up to 1.0.6, which Keras 2.2.4 used
+        f"https://github.com/fchollet/deep-learning-models/releases/download/v0.2/{_RESNET50}",
+        "md5:a268eb855778b3df3c7506639542a6af",
+        _IMAGENET,
+    ),
+}
+FOREIGN_NAMES = {name for _, name in _FOREIGN}
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a converted file says of itself: the network that it is of, its state's digest, its preprocessing."""
+
+    network: str
+    digest: str
+    preprocessing: Preprocessing
 
 
 def read_bundled(network: str) -> State:
@@ -49,25 +107,29 @@ def read_bundled(network: str) -> State:
         )
     file, expected = _BUNDLED[network]
     with as_file(files("likeness.features") / "bundled" / file) as path:
-        if (got := _sha256(path)) != expected:
+        if not _has(path, expected):
             raise LikenessError(
                 "WEIGHTS-HASH",
                 f"{file} is not the file that the package was published with.",
                 where=str(path),
-                cause=f"sha256 {got[:16]}…, expected {expected[:16]}…",
+                cause=f"{_digest(path)[:23]}…, expected {expected[:23]}…",
                 kept="Nothing from the file was used.",
                 fix="Install the package again.",
             )
         return read_file(path)
 
 
-def read_file(path: Path) -> State:
+def read_file(path: Path, network: str | None = None) -> State:
     """A state dict from ``.safetensors`` or ``.pth``/``.pt``, opened as data: nothing in it is run.
 
     A state dict nested under ``state_dict`` or ``model`` and the ``module.`` prefix of DataParallel are unwrapped.
 
+    Args:
+        network: What it is to fit; a file that says of which network it is must say this one.
+
     Raises:
-        LikenessError: WEIGHTS-MISSING, WEIGHTS-FORMAT (not weights, cut, or with code in it), WEIGHTS-NAN.
+        LikenessError: WEIGHTS-MISSING, WEIGHTS-FORMAT (not weights, cut, with code in it, or not converted yet),
+            WEIGHTS-SHAPE, WEIGHTS-HASH (not the state that the file says it holds), WEIGHTS-NAN.
     """
     if not path.is_file():
         raise LikenessError(
@@ -76,9 +138,76 @@ def read_file(path: Path) -> State:
             where=str(path.absolute()),
             fix="Correct backbone.weights=, or use 'default', 'bundled' or 'random'.",
         )
+    _refuse_unconverted(path)
+    card = read_card(path)
+    if card and network not in (None, card.network):
+        raise _other_network(path, card.network, str(network))
     state = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    if card and (got := state_digest(state)) != card.digest:
+        raise _changed(path, got, card.digest)
     _refuse_non_finite(state, path)
     return state
+
+
+def read_card(path: Path) -> Card | None:
+    """What a converted file says of itself; None for one that says nothing, and for what is no ``.safetensors``.
+
+    Raises:
+        LikenessError: WEIGHTS-FORMAT.
+    """
+    if path.suffix != ".safetensors" or not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            said = file.metadata() or {}
+        if not {"schema", "network"} <= said.keys():
+            return None
+        if said["schema"] != _SCHEMA:
+            raise ValueError(f"it was converted by another version: schema {said['schema']!r}, not {_SCHEMA!r}")
+        return Card(said["network"], said["digest"], Preprocessing(**json.loads(said["preprocessing"])))
+    except KeyError as error:
+        raise _format_error(path, f"its metadata lack {error}") from error
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        raise _format_error(path, error.what if isinstance(error, LikenessError) else str(error)) from error
+
+
+def _refuse_unconverted(path: Path) -> None:
+    with open(path, "rb") as file:
+        keras = file.read(4) == b"\x89HDF"
+    if keras or path.suffix == ".caffemodel":
+        raise LikenessError(
+            "WEIGHTS-FORMAT",
+            f"{path.name} holds weights of {'Keras' if keras else 'Caffe'}, which must be converted first.",
+            where=str(path.absolute()),
+            cause=looks_like(path),
+            kept="Nothing from the file was used.",
+            fix=f"likeness weights convert {path}, then backbone.weights={path.with_suffix('.safetensors')}",
+        )
+
+
+def _other_network(path: Path, theirs: str, ours: str) -> LikenessError:
+    silent = {theirs, ours} == {"resnet50", "resnet50_caffe"}
+    return LikenessError(
+        "WEIGHTS-SHAPE",
+        f"{path.name} holds weights of {theirs}, and backbone.name is {ours}.",
+        where=str(path.absolute()),
+        cause="They would fit key by key and give wrong features: a stage's stride is on another convolution."
+        if silent
+        else "",
+        kept="Nothing from the file was used; no feature was computed.",
+        fix=f"Set backbone.name={theirs}, or give weights of {ours}.",
+    )
+
+
+def _changed(path: Path, got: str, stated: str) -> LikenessError:
+    return LikenessError(
+        "WEIGHTS-HASH",
+        f"{path.name} does not hold the weights that it says it holds.",
+        where=str(path.absolute()),
+        cause=f"digest {got[:16]}…, stated {stated[:16]}…",
+        kept="Nothing from the file was used.",
+        fix="The file was changed or damaged: remove it, and fetch or convert it again.",
+    )
 
 
 def _read_safetensors(path: Path) -> State:
@@ -109,23 +238,10 @@ def _format_error(path: Path, cause: str) -> LikenessError:
         "WEIGHTS-FORMAT",
         f"{path.name} could not be opened as weights.",
         where=str(path.absolute()),
-        cause=f"{cause}  [{_looks_like(path)}]",
+        cause=f"{cause}  [{looks_like(path)}]",
         kept="Nothing from the file was used.",
         fix="Give a .safetensors or a .pth state dict; archives are not unpacked, so give the file inside.",
     )
-
-
-def _looks_like(path: Path) -> str:
-    with open(path, "rb") as file:
-        start = file.read(64)
-    size = f"{path.stat().st_size:,} bytes"
-    if not start:
-        return "empty file"
-    if start.lstrip()[:1] == b"<":
-        return f"{size}, starts with HTML or XML: a failed download?"
-    if start.startswith(b"\x89HDF"):
-        return f"{size}, an HDF5 file (Keras)"
-    return f"{size}, starts with {start[:8]!r}"
 
 
 def _refuse_non_finite(state: State, path: Path) -> None:
@@ -181,37 +297,122 @@ def state_digest(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def download(url: str, *, timeout_s: float = _TIMEOUT_S) -> Path:
-    """The local copy of ``url`` in torch's hub folder, fetched if it is not there; verified at every call.
+def foreign_names(network: str) -> list[str]:
+    """The names of weights of other frameworks that are known for a network."""
+    return [name for known, name in _FOREIGN if known == network]
 
-    The last part of the name carries the first hex digits of the file's SHA-256 (``resnet50-11ad3fa6.pth``).
+
+def foreign_preprocessing(network: str, name: str) -> Preprocessing:
+    """What weights that are known by name were trained with; nothing is fetched."""
+    return _FOREIGN[network, name].preprocessing
+
+
+def fetch_foreign(network: str, name: str) -> Path:
+    """The converted file of weights that are known by name: found in torch's hub folder, or fetched and converted.
+
+    Raises:
+        LikenessError: WEIGHTS-MISSING for a network without them, NET and WEIGHTS-HASH as ``download``, WEIGHTS-FORMAT,
+            WEIGHTS-SHAPE and WEIGHTS-NAN for what was fetched, CONFIG-EXTRA without what reads it.
+    """
+    if (network, name) not in _FOREIGN:
+        names = foreign_names(network)
+        others = ", ".join(sorted(known for known, one in _FOREIGN if one == name))
+        raise LikenessError(
+            "WEIGHTS-MISSING",
+            f"no weights {name!r} are known for {network}.",
+            where="backbone.weights",
+            fix=f"weights={name} goes with {others}; else give {', '.join([*names, 'a file'])}, 'default' or 'random'.",
+        )
+    source = _FOREIGN[network, name]
+    folder = hub_folder() / f"{network}-{name}"
+    raw = folder / source.url.rsplit("/", 1)[-1]
+    converted = raw.with_suffix(".safetensors")
+    if converted.is_file():
+        return converted
+    with _alone(converted):
+        if not converted.is_file():
+            was_there = raw.is_file()
+            _convert(download(source.url, digest=source.digest, folder=folder), converted, source.url, was_there)
+    return converted
+
+
+def _convert(raw: Path, converted: Path, url: str, was_there: bool) -> None:
+    """Convert what was fetched. What turns out to be no such weights is not kept, or no later call would mend it."""
+    from likeness.features.convert import convert  # it is built on this module
+
+    try:
+        convert(raw, converted)
+    except LikenessError as error:
+        if was_there or error.code not in ("WEIGHTS-FORMAT", "WEIGHTS-SHAPE", "WEIGHTS-NAN"):
+            raise
+        raw.unlink()
+        raise LikenessError(
+            error.code,
+            f"what was downloaded as {raw.name} is not what it should be: {error.what}",
+            where=url,
+            cause=error.cause,
+            kept="The wrong file was deleted.",
+            fix=f"Put the right file at {raw} by other means, or give converted weights with backbone.weights=FILE.",
+        ) from error
+
+
+def hub_folder() -> Path:
+    """Where torchvision keeps what it downloads, and so do we."""
+    return Path(torch.hub.get_dir()) / "checkpoints"
+
+
+def download(url: str, *, digest: str = "", folder: Path | None = None) -> Path:
+    """The local copy of ``url``, fetched if it is not there; verified at every call.
+
+    Args:
+        digest: What the publisher states, ``md5:`` or ``sha256:`` and hex digits. Left out, it is the first digits of
+            the SHA-256 in the file's name (``resnet50-11ad3fa6.pth``). A file with neither is taken as it comes, and
+            a log line says so.
+        folder: torch's hub folder when left out.
 
     Raises:
         LikenessError: NET when it cannot be fetched, WEIGHTS-HASH when three downloads have the wrong digest.
     """
-    name = url.rsplit("/", 1)[-1]
-    path = Path(torch.hub.get_dir()) / "checkpoints" / name
-    named = re.search(r"-([0-9a-f]{8,64})\.", name)
-    expected = named[1] if named else ""
-    if path.is_file() and _sha256(path).startswith(expected):
+    path = (folder or hub_folder()) / url.rsplit("/", 1)[-1]
+    named = re.search(r"-([0-9a-f]{8,64})\.", path.name)
+    expected = digest or (f"sha256:{named[1]}" if named else "")
+    if _is_whole(path, expected):
         return path
+    with _alone(path):
+        if not _is_whole(path, expected):
+            os.replace(_fetched(url, path, expected), path)
+            if not expected:
+                log.info("no digest of %s is published; its SHA-256 is %s", path.name, _digest(path))
+    return path
+
+
+def _is_whole(path: Path, expected: str) -> bool:
+    if not path.is_file():
+        return False
+    if not (same := _has(path, expected)):
+        log.warning("%s is not the published file (%s…): it is fetched again", path, expected[:23])
+    return same
+
+
+def _fetched(url: str, path: Path, expected: str) -> Path:
+    """A verified download beside ``path``."""
     cause: object = ""
     for attempt in range(_TRIES):
         try:
-            part = _fetch(url, path, timeout_s)
-        except (OSError, urllib.error.URLError) as error:
+            part = _fetch(url, path)
+        except (OSError, http.client.HTTPException) as error:
             cause = error
             log.warning("[NET] try %d of %d: %s: %s", attempt + 1, _TRIES, url, error)
             continue
-        if _sha256(part).startswith(expected):
-            os.replace(part, path)
-            return path
-        cause = f"got {part.stat().st_size:,} bytes, sha256 {_sha256(part)[:16]}…, expected {expected}…"
+        if _has(part, expected):
+            return part
+        got = _digest(part, expected.partition(":")[0])
+        cause = f"got {part.stat().st_size:,} bytes, {got[:23]}…, expected {expected[:23]}…"
         part.unlink()
     code = "WEIGHTS-HASH" if isinstance(cause, str) else "NET"
     raise LikenessError(
         code,
-        f"could not download {name} in {_TRIES} tries.",
+        f"could not download {path.name} in {_TRIES} tries.",
         where=url,
         cause=str(cause),
         kept="What was fetched so far: the next try continues it." if code == "NET" else "The wrong file was deleted.",
@@ -219,22 +420,24 @@ def download(url: str, *, timeout_s: float = _TIMEOUT_S) -> Path:
     ) from (cause if isinstance(cause, BaseException) else None)
 
 
-def _fetch(url: str, path: Path, timeout_s: float) -> Path:
+def _fetch(url: str, path: Path) -> Path:
     """Download to ``path``.part, continuing a partial file where the server allows it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
-        answer = urllib.request.urlopen(request, timeout=timeout_s)
+        answer = urllib.request.urlopen(request, timeout=_TIMEOUT_S)
     except urllib.error.HTTPError as error:
+        error.close()
         if error.code == 416:  # nothing is left to send: the part is whole, or not of this file
-            return part
+            return _whole_part(part, error)
         raise
     with answer, open(part, "ab" if answer.status == 206 else "wb") as file:
         have = have if answer.status == 206 else 0
-        total = have + int(answer.headers.get("Content-Length") or 0)
+        length = answer.headers.get("Content-Length")
+        total = have + int(length) if length else 0
         with progress(path.name, total >> 20, "MiB") as advance:
+            advance(have >> 20)
             while chunk := answer.read(_CHUNK):
                 file.write(chunk)
                 advance(len(chunk) >> 20)
@@ -243,6 +446,38 @@ def _fetch(url: str, path: Path, timeout_s: float) -> Path:
     return part
 
 
-def _sha256(path: Path) -> str:
+def _whole_part(part: Path, answer: urllib.error.HTTPError) -> Path:
+    size = part.stat().st_size
+    if answer.headers.get("Content-Range") != f"bytes */{size}":
+        part.unlink()
+        raise OSError(f"the {size:,} bytes fetched before are no part of this file; they were deleted") from answer
+    return part
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Two jobs do not write one download at once; where locks do not work, both may."""
+    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=_SECONDS_BETWEEN_WAITING_LINES)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        while not lock.is_locked:
+            try:
+                lock.acquire()
+            except Timeout:
+                log.info("waiting for %s, which another process fetches", path.name)
+    except (OSError, NotImplementedError) as error:
+        log.warning("[LOCK] no working lock beside %s (%s)", path, error)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _has(path: Path, expected: str) -> bool:
+    """Whether the file has the stated digest; any file has none."""
+    return not expected or _digest(path, expected.partition(":")[0]).startswith(expected)
+
+
+def _digest(path: Path, algorithm: str = "sha256") -> str:
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}"
