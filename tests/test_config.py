@@ -22,10 +22,16 @@ CONF = ROOT / "conf"
 GIVEN = {  # what an option leaves open
     "data=folder": ["data.root=x"],
     "data=manifest": ["data.manifest=x.csv"],
-    "backbone=vgg16_places365": ["backbone.weights=x.pth"],
+    "backbone=squeezenet1_1_caffe": ["backbone.weights=x.pth"],
+    "thesis_backbone=squeezenet1_1": ["backbone.weights=x.pth"],
     **{f"logger={name}": [f"logger.{name}.folder=x"] for name in ("csv", "wandb", "tensorboard", "mlflow")},
 }
-OPTIONS = [f"{path.parent.name}={path.stem}" for path in sorted(CONF.glob("*/*.yaml")) if path.stem != "as_trained"]
+PARTS = ("thesis",)  # what other options are built from; no option is in it
+OPTIONS = [
+    f"{path.parent.name}={path.stem}"
+    for path in sorted(CONF.glob("*/*.yaml"))
+    if path.stem != "as_trained" and path.parent.name not in PARTS
+]
 
 
 def composed(*overrides: str, name: str = "train") -> dict[str, Any]:
@@ -51,22 +57,72 @@ def node(target: str, **options: Any) -> dict[str, Any]:
     return {"_target_": target, **options}
 
 
+def written(group: str, name: str) -> dict[str, Any] | None:
+    """The node that an option's file spells out, with what it takes from its neighbours; None where it spells none."""
+    file = OmegaConf.to_container(OmegaConf.load(CONF / group / f"{name}.yaml"))
+    package = (CONF / group / f"{name}.yaml").read_text().partition("\n")[0].removeprefix("# @package ")
+    beside = [part for part in file.pop("defaults", []) if isinstance(part, str)]
+    if package == "_global_":
+        return file.get(group)
+    inherited = {key: value for part in beside for key, value in written(group, part).items()}
+    return inherited | file
+
+
 DENSE = "likeness.heads.dense.Dense"
 
 
 def test_the_options_were_found():
     assert len(OPTIONS) > 40
     assert {"noise=gaussian", "data=folder", "logger=mlflow", "scheduler=none", "architecture=pca"} <= set(OPTIONS)
+    assert {"protocol=as_published", "protocol=mended", "thesis_backbone=squeezenet1_1"} <= set(OPTIONS)
 
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_composes_and_is_checked(option):
     group, _, name = option.partition("=")
     config = trained(option, *GIVEN.get(option, []))
-    written = OmegaConf.to_container(OmegaConf.load(CONF / group / f"{name}.yaml"))
-    if name != "none":
-        assert config[group].keys() == written.keys()
-        assert config[group].get("_target_") == written.get("_target_")
+    spelled = written(group, name)
+    if name != "none" and spelled is not None and group in config:
+        assert config[group].keys() == spelled.keys()
+        if "${" not in str(target := spelled.get("_target_")):
+            assert config[group].get("_target_") == target
+
+
+@pytest.mark.parametrize("group", ["protocol", "experiment", "thesis_backbone", "sweep"])
+def test_what_only_changes_other_options_leaves_none_of_its_own(group):
+    assert group not in trained()
+    assert refusal(f"{group}.x=1").code == "CONFIG"
+
+
+def test_the_thesis_is_told_what_its_rows_refer_to():
+    mended = {
+        "output": "identity",
+        "odd_output": "identity",
+        "scaling": "standardize",
+        "gaussian": "likeness.heads.noise.Gaussian",
+        "imagenet_std": 1.0,
+        "size": 224,
+        "places": {"channels": "bgr", "scale": 1.0, "mean": [104.006, 116.669, 122.679], "std": [1.0, 1.0, 1.0]},
+    }
+    published = {
+        "output": "sigmoid",
+        "odd_output": "softmax",
+        "scaling": "none",
+        "gaussian": "likeness.heads.noise.GaussianAsPublished",
+        "imagenet_std": 255.0,
+    }
+    assert trained()["thesis"] == trained("protocol=mended")["thesis"] == mended
+    assert trained("protocol=as_published")["thesis"] == mended | published
+
+
+@pytest.mark.parametrize("override", ["+thesis.outptu=relu", "+thesis.places.means=[0,0,0]"])
+def test_a_misspelt_option_of_the_thesis_is_refused(override):
+    assert "; did you mean " in refusal(override).where
+
+
+def test_a_target_that_the_thesis_refers_to_is_checked_as_any_other():
+    error = refusal("noise=thesis_gaussian", "thesis.gaussian=os.system")
+    assert (error.code, error.where[:31]) == ("CONFIG-TARGET", "noise._target_: os.system is no")
 
 
 def test_the_defaults_are_the_typed_roots():
@@ -104,6 +160,7 @@ def test_evaluation_composes_on_other_pictures(data):
 
 def test_all_faults_are_named_at_once_each_with_its_path():
     error = refusal(
+        "architecture=dense",
         "optimizer.lr=abc",
         "architecture.widths=x",
         "+architecture.widht=3",
@@ -120,7 +177,7 @@ def test_all_faults_are_named_at_once_each_with_its_path():
     assert (error.code, error.exit_code) == ("CONFIG", 78)
     assert "11 faults" in error.what
     assert sorted(error.where.splitlines()) == [
-        "architecture.activation: 'reluu' is not one of relu, elu, gelu, tanh, sigmoid, identity",
+        "architecture.activation: 'reluu' is not one of relu, elu, gelu, tanh, sigmoid, softmax, identity",
         "architecture.widht: unknown to Dense; did you mean widths?",
         "architecture.widths: 'x' is not Sequence[int]",
         "batchsize: unknown; did you mean batch_size?",
@@ -207,8 +264,9 @@ def test_what_is_mandatory_is_asked_for_by_its_path():
     assert refusal("data=folder").where == "data.root: missing, give it with data.root=…"
     assert refusal("data=manifest").where == "data.manifest: missing, give it with data.manifest=…"
     for preprocessing in ("places365", "torchvision"):  # the latter refers to the weights: nothing can be resolved
-        told = refusal("backbone=vgg16_places365", f"preprocessing={preprocessing}").where
+        told = refusal("backbone=squeezenet1_1_caffe", f"preprocessing={preprocessing}").where
         assert told == "backbone.weights: missing, give it with backbone.weights=…"
+    assert "backbone.weights: missing" in refusal("thesis_backbone=squeezenet1_1").where
     assert refusal("~noise").where == "noise: missing, give it with noise=…"
 
 

@@ -89,6 +89,32 @@ class Figures:
 
 
 @dataclass
+class Places:
+    """What stands for the thesis' "places" scheme: what the backbone's weights were trained with."""
+
+    channels: str = "bgr"
+    scale: float = 1.0
+    mean: list[float] = field(default_factory=lambda: [104.006, 116.669, 122.679])
+    std: list[float] = field(default_factory=lambda: [1.0, 1.0, 1.0])
+
+
+@dataclass
+class Thesis:
+    """What the rows of the thesis have in common, for their files to refer to; nothing else reads it.
+
+    The defaults are what should have been done (``protocol=mended``) on the backbones of the thesis.
+    """
+
+    output: str = "identity"
+    odd_output: str = "identity"
+    scaling: str = "standardize"
+    gaussian: str = "likeness.heads.noise.Gaussian"
+    imagenet_std: float = 1.0
+    size: int = 224
+    places: Places = field(default_factory=Places)
+
+
+@dataclass
 class Shared:
     """What training and evaluation have in common."""
 
@@ -127,6 +153,7 @@ class Train(Shared):
     callbacks: Any = MISSING
     logger: Any = MISSING
     metric: Scoring = field(default_factory=Scoring)
+    thesis: Thesis = field(default_factory=Thesis)
     batch_size: int = 128
     seed: int = 0
 
@@ -207,6 +234,8 @@ _LEAST = {
     "architecture.l1": 0,
     "architecture.width": 1,
     "architecture.stride": 1,
+    "architecture.k": 1,
+    "architecture.widths_for": 1,
     "optimizer.lr": 0,
     "scheduler.T_max": 1,
 }

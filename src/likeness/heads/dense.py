@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from likeness.errors import LikenessError
 
-Activation = Literal["relu", "elu", "gelu", "tanh", "sigmoid", "identity"]
+Activation = Literal["relu", "elu", "gelu", "tanh", "sigmoid", "softmax", "identity"]
 
 _ACTIVATIONS = {
     "relu": torch.relu,
@@ -20,6 +20,7 @@ _ACTIVATIONS = {
     "gelu": functional.gelu,
     "tanh": torch.tanh,
     "sigmoid": torch.sigmoid,
+    "softmax": lambda x: torch.softmax(x, 1),
     "identity": lambda x: x,
 }
 
@@ -35,6 +36,8 @@ class Dense(nn.Module):
         output_activation: Of the reconstruction: what it can reach must cover the scaled features.
         tied: The decoder uses the encoder's weights, transposed, and biases of its own.
         l1: Weight of the code's L1 norm in the loss (mean over rows of the sum over the code).
+        widths_for: Width of the features that ``widths`` were chosen for: on narrower features every width shrinks in
+            proportion. None takes them as they are.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class Dense(nn.Module):
         output_activation: Activation = "identity",
         tied: bool = False,
         l1: float = 0.0,
+        widths_for: int | None = None,
     ) -> None:
         super().__init__()
         if not widths or min(widths) < 1:
@@ -55,7 +59,8 @@ class Dense(nn.Module):
                 fix="Give one or more positive integers, e.g. architecture.widths='[1024, 256]'.",
             )
         self.feature_shape, self.tied, self.l1 = tuple(feature_shape), tied, l1
-        sizes = [prod(feature_shape), *widths]
+        self.widths = scaled_widths(widths, prod(feature_shape), widths_for)
+        sizes = [prod(feature_shape), *self.widths]
         self.encoder: Any = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
         self.decoder: Any = nn.ModuleList(nn.Linear(b, a) for a, b in reversed(list(pairwise(sizes))))
         if tied:
@@ -77,3 +82,14 @@ class Dense(nn.Module):
         for weight, layer, activation in zip(weights, self.decoder, self._decoder_activations, strict=True):
             code = activation(functional.linear(code, weight, layer.bias))
         return code.unflatten(1, self.feature_shape)
+
+
+def scaled_widths(widths: Sequence[int], feature_width: int, widths_for: int | None) -> list[int]:
+    """``widths``, shrunk in proportion where the features are narrower than those that they were chosen for.
+
+    >>> scaled_widths([4096, 512], 1024, 4096), scaled_widths([4096, 512], 8192, 4096)
+    ([1024, 128], [4096, 512])
+    """
+    if widths_for is None or feature_width >= widths_for:
+        return list(widths)
+    return [max(1, round(width * feature_width / widths_for)) for width in widths]

@@ -7,15 +7,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-Kind = Literal["none", "max_abs", "standardize", "l2"]
+Kind = Literal["none", "max_abs", "standardize", "l2", "root"]
 
 
 class Scaling(nn.Module):
     """(x − offset) / factor, each of a feature's channels on its own; ``l2`` divides every row by its norm.
 
+    ``root`` takes the square root of each value, with its sign, before that: cosines of such rows are Hellinger's
+    (Perronnin et al. 2010), in which a few large values do not drown the rest.
+
     Args:
         feature_shape: ``(d,)`` for vectors, ``(c, h, w)`` for maps: then one offset and factor a channel.
-        kind: ``none``; ``max_abs`` (into [-1, 1]); ``standardize`` (mean 0, standard deviation 1); ``l2``.
+        kind: ``none``; ``max_abs`` (into [-1, 1]); ``standardize`` (mean 0, standard deviation 1); ``l2``;
+            ``root``.
 
     A channel that never varies keeps the factor 1.
     """
@@ -46,7 +50,9 @@ class Scaling(nn.Module):
         self.factor.copy_(factor.masked_fill(constant, 1.0).reshape(self.factor.shape))
 
     def forward(self, rows: Float[Tensor, "b ..."]) -> Float[Tensor, "b ..."]:
-        if self.kind == "l2":
+        if self.kind == "root":
+            rows = rows.sign() * rows.abs().sqrt()
+        if self.kind in ("l2", "root"):
             return nn.functional.normalize(rows.flatten(1), dim=1).reshape(rows.shape)
         return rows if self.kind == "none" else (rows - self.offset) / self.factor
 
