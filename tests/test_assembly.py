@@ -18,11 +18,15 @@ from likeness.images.table import Row, tabulate
 from likeness.runs.folder import RunFolder
 
 VARIANTS = [
-    *([f"noise={name}"] for name in ("none", "gaussian", "masking", "salt_and_pepper", "gaussian_as_published")),
-    *([f"scaling={name}"] for name in ("none", "max_abs", "standardize", "l2")),
-    *([f"loss={name}"] for name in ("mse", "cosine", "huber")),
-    *([f"optimizer={name}"] for name in ("adadelta", "adamw", "sgd")),
-    *([f"scheduler={name}"] for name in ("none", "cosine", "plateau")),
+    *(
+        ["architecture=dense", f"noise={name}"]
+        for name in ("none", "gaussian", "masking", "salt_and_pepper", "gaussian_as_published")
+    ),
+    *(["architecture=dense", f"scaling={name}"] for name in ("none", "max_abs", "standardize", "l2", "root")),
+    ["architecture=neighbour_average", "architecture.width=5"],
+    *(["architecture=dense", f"loss={name}"] for name in ("mse", "cosine", "huber")),
+    *(["architecture=dense", f"optimizer={name}"] for name in ("adadelta", "adamw", "sgd")),
+    *(["architecture=dense", f"scheduler={name}"] for name in ("none", "cosine", "plateau")),
     ["architecture=identity"],
     ["architecture=pca", "architecture.width=5"],
     ["architecture=random_projection", "architecture.width=5"],
@@ -90,6 +94,7 @@ def test_the_same_seed_gives_the_same_numbers_whatever_ran_before(tmp_path):
     register()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         overrides = ["data=folder", "data.root=/none", "logger=none", "trainer.max_epochs=3", "noise=gaussian"]
+        overrides += ["architecture=dense"]
         config = checked(compose("train", overrides))
     states = []
     for attempt in range(2):

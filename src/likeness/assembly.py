@@ -1,6 +1,7 @@
 """From a checked config to objects: the one file that knows every room."""
 
 import logging
+import math
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -15,13 +16,15 @@ import pytorch_lightning as pl
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+from jaxtyping import Float
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
 from torch import Tensor
 
 from likeness import config as configs
+from likeness.console import Advance, progress
 from likeness.errors import LikenessError
-from likeness.features.datamodule import TRAINING_SPLITS, FeatureData, Split
+from likeness.features.datamodule import TRAINING_SPLITS, Batch, FeatureData, Split
 from likeness.features.extraction import Extractor, Features, extract
 from likeness.files import write_json
 from likeness.heads.autoencoder import Autoencoder, codes_of, row_batches
@@ -30,10 +33,12 @@ from likeness.heads.noise import NoNoise
 from likeness.images.splits import SPLITS
 from likeness.reports.classes import draw_per_class
 from likeness.reports.curve import draw_curve
-from likeness.reports.projection import sample_rows
+from likeness.reports.projection import FEWEST_ROWS, project_each, sample_rows
+from likeness.reports.projection_grid import Drawn, Found, Method, draw_grid, write_divergences
 from likeness.reports.results import draw_neighbours, draw_projections, write_bad_images, write_queries
 from likeness.retrieval.comparison import compare
 from likeness.retrieval.metric import Scores, SimilarityRetrieval, score
+from likeness.retrieval.significance import Interval
 from likeness.runs import checkpoint, trackers
 from likeness.runs.callbacks import EpochProgress
 from likeness.runs.folder import RunFolder, read_state
@@ -48,7 +53,6 @@ _FOLDER = "likeness.images.folder.ImageFolder"
 _CARD = {"architecture", "scaling", "decoding", "preprocessing", "backbone", "data", "metric", "store", "fingerprint"}
 _CARD |= {"extractor", "feature_shape", "seed", "options"}
 _DEFAULT_STORE = "outputs/features"
-_FEWEST_PROJECTED = 4
 _PLAIN = str | int | float | bool | list | dict | None
 
 
@@ -184,6 +188,7 @@ def build_trainer(config: Config, folder: RunFolder) -> pl.Trainer:
         logger=[JournalLogger(folder.journal), *mirrors],
         callbacks=[*callbacks, EpochProgress()],
         plugins=[checkpoint.AtomicCheckpointIO()],
+        enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
@@ -197,7 +202,7 @@ def _kept_in(node: Mapping[str, Any], folder: Path) -> dict[str, str]:
 
 
 def fit(trainer: pl.Trainer, module: Autoencoder, data: FeatureData, folder: RunFolder) -> None:
-    """Train the head, and leave it with its best weights; a head in closed form is solved instead.
+    """Train the head, and leave it with its best weights where a callback keeps them; a closed-form head is solved.
 
     Both leave ``checkpoints/best.ckpt``: the very weights that are scored.
     """
@@ -208,14 +213,19 @@ def fit(trainer: pl.Trainer, module: Autoencoder, data: FeatureData, folder: Run
         module.fit_closed_form(data.training_split())
     else:
         _fit_interruptibly(trainer, module, data)
-        kept = [c.best_model_path for c in trainer.callbacks if isinstance(c, ModelCheckpoint) and c.monitor]  # type: ignore[attr-defined]
-        if kept and kept[0]:
-            module.load_state_dict(checkpoint.open_checkpoint(Path(kept[0]))["state_dict"])
-        else:
-            log.warning("[CKPT] no epoch was validated and kept: the head is scored and saved as it is after the last")
+        _take_best_weights(trainer, module)
     module.eval()
     if trainer.is_global_zero and not best.exists():
         checkpoint.write_checkpoint({"state_dict": module.state_dict(), checkpoint.CARD: module.card}, best)
+
+
+def _take_best_weights(trainer: pl.Trainer, module: Autoencoder) -> None:
+    """The weights that a callback kept as the best, if one was asked to (the thesis' code asked none)."""
+    best = [c for c in trainer.callbacks if isinstance(c, ModelCheckpoint) and c.monitor]  # type: ignore[attr-defined]
+    if best and best[0].best_model_path:
+        module.load_state_dict(checkpoint.open_checkpoint(Path(best[0].best_model_path))["state_dict"])
+    elif best:
+        log.warning("[CKPT] no epoch was validated and kept: the head is scored and saved as it is after the last")
 
 
 def _fit_interruptibly(trainer: pl.Trainer, module: Autoencoder, data: FeatureData) -> None:
@@ -400,19 +410,20 @@ def write_results(
         "schema": 1,
         "head": card["options"]["architecture"],
         "backbone": card["options"]["backbone"],
+        "options": {name: option for name, option in card["options"].items() if not name.startswith("hydra")},
+        "data": card["data"],
         "splits": splits,
         "extractor": {"fingerprint": card["fingerprint"], **card["extractor"]},
         "features": {"rows": len(features.table), "computed": features.computed, "reused": features.reused}
         | {"bad": len(features.bad), "mostly_white": features.left_out},
         "seconds": folder.seconds,
         **_sizes(module, data),
+        "widths": getattr(module.head, "widths", None),
         "epochs": trainer.current_epoch if trainer else None,
         "seed": card["seed"],
     }
     write_json(folder.path / "metrics.json", metrics)
-    write_queries(
-        {name: scores["head"] for name, scores in results.scores.items()}, features.table, folder.path / "queries.csv"
-    )
+    write_queries(results.scores, features.table, folder.path / "queries.csv")
     if features.bad:
         write_bad_images(features.bad, folder.path / "bad_images.csv")
     for logger in trainer.loggers if trainer else [JournalLogger(folder.journal)]:
@@ -471,15 +482,109 @@ def _draw_projections(
 ) -> dict[str, float]:
     """Features beside codes of at most 2000 labelled rows; nothing where there are too few to lay out."""
     labelled = np.flatnonzero(rows.labels.numpy() >= 0)
-    if len(labelled) < _FEWEST_PROJECTED:
+    if len(labelled) < FEWEST_ROWS:
         return {}
     batch = rows[torch.from_numpy(labelled[sample_rows(len(labelled))])]
-    with torch.inference_mode():
-        panels = {
-            "features": methods["frozen"](batch.features).numpy(),
-            "codes": methods["head"](batch.features).numpy(),
-        }
+    panels = {"features": _unit_codes(methods["frozen"], batch), "codes": _unit_codes(methods["head"], batch)}
     return draw_projections(panels, batch.labels.numpy(), classes, perplexity, figures)
+
+
+def project_run(
+    run: Path, perplexities: Sequence[float], splits: Sequence[str], folder: Path, most: int
+) -> tuple[Found, str]:
+    """``likeness project``: maps of a finished run's features and codes, a figure a split, and the KL of every map.
+
+    Args:
+        most: Labelled pictures that are drawn of a split; of more, a sample. Hits are of the whole split.
+
+    Returns:
+        The maps by split, and a title that names the run's backbone and head.
+
+    Raises:
+        LikenessError: CONFIG when a split is too small for a perplexity and DATA-SPLIT when none has a labelled
+            picture, both before the first map; RUN-MISSING and CKPT-* from the run.
+    """
+    paths = configs.Paths(store=os.environ.get("LIKENESS_STORE"))
+    config = asdict(configs.Evaluate(data={}, backbone={}, run=str(run), paths=paths))
+    path = checkpoint_path(config)
+    module, extractor, card = restore(path, config)
+    config = as_trained(config, card)
+    data = build_data(config, find_features(config, extractor))
+    drawn = _drawn(data, splits, perplexities, most)
+    methods = read_methods(module, data, (), card, path.parent)
+    title = f"{card['options']['backbone']} → {card['options']['architecture']}"
+    found: dict[Drawn, list[Method]] = {}
+    with progress("projecting", len(drawn) * len(methods) * len(perplexities), "maps") as advance:
+        for named, rows in drawn.items():
+            hits = _hits(methods, data, named.split, config["metric"])
+            found[named] = [
+                _mapped(name, encode, rows, perplexities, hits, advance) for name, encode in methods.items()
+            ]
+            path = folder / f"projection_{named.split}.png"
+            draw_grid(found[named], rows.labels.numpy(), data.classes, f"{title}\n{named}", path)
+    write_divergences(found, title, folder)
+    return found, title
+
+
+def _drawn(data: FeatureData, splits: Sequence[str], perplexities: Sequence[float], most: int) -> dict[Drawn, Batch]:
+    """The labelled rows to draw of each split that has some."""
+    rows = {split: _rows_of(data, split) for split in splits}
+    labelled = {split: np.flatnonzero(found.labels.numpy() >= 0) for split, found in rows.items()}
+    if bare := [split for split, at in labelled.items() if not len(at)]:
+        if len(bare) == len(rows):
+            raise LikenessError(
+                "DATA-SPLIT",
+                f"no labelled picture in {' or '.join(bare)}.",
+                where=str(data.features.table.root),
+                cause="the folder has " + _counted(data.features.table.splits),
+                fix="Choose another split=, or split=all.",
+            )
+        log.warning("%s has no labelled picture and is left out", ", ".join(bare))
+    chosen = {split: at[sample_rows(len(at), most)] for split, at in labelled.items() if len(at)}
+    _refuse_too_few_to_map({split: len(at) for split, at in chosen.items()}, max(perplexities))
+    return {
+        Drawn(split, len(at), len(labelled[split])): rows[split][torch.from_numpy(at)] for split, at in chosen.items()
+    }
+
+
+def _refuse_too_few_to_map(counts: Mapping[str, int], perplexity: float) -> None:
+    least = max(FEWEST_ROWS, math.floor(perplexity) + 1)
+    if few := {split: count for split, count in counts.items() if count < least}:
+        raise LikenessError(
+            "CONFIG",
+            f"perplexity={perplexity:g} needs at least {least} pictures of a split.",
+            where="\n".join(f"{split}: {count} labelled pictures" for split, count in few.items()),
+            kept="All features; no map was begun.",
+            fix="Give a lower perplexity=, or other splits with split=.",
+        )
+
+
+def _hits(methods: Mapping[str, Encode], data: FeatureData, split: str, options: Config) -> dict[str, Interval]:
+    """hit@1 of each method on the whole split; none where no query is counted."""
+    summary = compare(_scores_of(methods, data, split, split, {**options, "map_at_r": False}), data.classes, (1,))
+    return {name: Interval(**summary[name]["hit@1"]) for name in methods if name in summary}
+
+
+def _unit_codes(encode: Encode, rows: Batch) -> Float[np.ndarray, "n code"]:
+    """Codes of unit length: on a map then is near what the cosine calls near."""
+    with torch.inference_mode():
+        return torch.nn.functional.normalize(encode(rows.features).flatten(1), dim=1).numpy()
+
+
+def _mapped(
+    name: str,
+    encode: Encode,
+    rows: Batch,
+    perplexities: Sequence[float],
+    hits: Mapping[str, Interval],
+    advance: Advance,
+) -> Method:
+    """A method's codes of some rows, mapped at every perplexity."""
+    codes, maps = _unit_codes(encode, rows), []
+    for projection in project_each(codes, perplexities):
+        maps.append(projection)
+        advance()
+    return Method(name, codes.shape[1], maps, hits.get(name))
 
 
 def _value(summary: Mapping[str, Any] | None, method: str) -> float | None:

@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
+from threadpoolctl import threadpool_limits
 
 from likeness.reports import projection, style
-from likeness.reports.projection import Projection, draw_projection, project, sample_rows
+from likeness.reports.projection import Projection, draw_projection, project, project_each, sample_rows
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +35,66 @@ def test_float32_rows_are_welcome_and_unchanged(groups):
     before = rows.copy()
     assert project(rows, 5.0).xy.shape == (60, 2)
     assert np.array_equal(rows, before)
+
+
+def divergence_by_hand(rows, xy, perplexity):
+    """KL of van der Maaten and Hinton (2008), equations 2 to 4, in float64 over all pairs."""
+    n = len(rows)
+    off = ~np.eye(n, dtype=bool)
+    squared = ((rows[:, None] - rows) ** 2).sum(2)
+    joint = np.zeros((n, n))
+    for i in range(n):
+        low, high = 0.0, 1e3
+        for _ in range(200):  # the precision at which the row's entropy is that of the perplexity
+            precision = (low + high) / 2
+            weight = np.exp(-precision * (squared[i, off[i]] - squared[i, off[i]].min()))
+            share = weight / weight.sum()
+            entropy = -(share * np.log(share + 1e-300)).sum()
+            low, high = (precision, high) if entropy > np.log(perplexity) else (low, precision)
+        joint[i, off[i]] = share
+    joint = (joint + joint.T) / (2 * n)
+    near = 1 / (1 + ((xy[:, None] - xy) ** 2).sum(2))
+    near /= near[off].sum()
+    return (joint[off] * np.log(joint[off] / near[off])).sum()
+
+
+def test_kl_is_the_divergence_of_the_map_in_nats(groups):
+    rows = groups[0][::2]
+    found = project(rows, 9)
+    assert found.kl == pytest.approx(divergence_by_hand(rows, found.xy, 9), rel=0.02)
+
+
+def test_a_map_is_the_same_alone_and_among_others(groups):
+    both = list(project_each(groups[0], [4, 8.5]))
+    assert [found.perplexity for found in both] == [4, 8.5]
+    for found in both:
+        alone = project(groups[0], found.perplexity)
+        assert (alone.kl, alone.perplexity) == (found.kl, found.perplexity)
+        assert np.array_equal(alone.xy, found.xy)
+    assert both[0].kl != both[1].kl
+
+
+def test_rows_are_made_narrow_once_for_all_perplexities(groups, monkeypatch):
+    made = []
+    narrow = projection._compact
+    monkeypatch.setattr(projection, "_compact", lambda rows, seed: made.append(rows.shape) or narrow(rows, seed))
+    assert len(list(project_each(groups[0][:8], [2, 3, 4]))) == 3
+    assert made == [(8, 60)]
+
+
+def test_the_number_of_threads_changes_no_number(groups):
+    found = []
+    for threads in (1, 2):
+        with threadpool_limits(threads):
+            found.append(project(groups[0], 8))
+    assert np.array_equal(found[0].xy, found[1].xy)
+    assert found[0].kl == found[1].kl
+
+
+def test_a_perplexity_is_below_the_number_of_rows(groups):
+    assert next(project_each(groups[0][:12], [11.9])).perplexity == 11.9
+    with pytest.raises(ValueError, match="perplexity 12 is not below the number of rows, 12"):
+        next(project_each(groups[0][:12], [12]))
 
 
 @pytest.mark.parametrize(("n", "asked", "used"), [(4, 30, 1.0), (31, 30, 10.0), (60, 5, 5.0)])

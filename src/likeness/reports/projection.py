@@ -1,8 +1,8 @@
 """Features and codes in two dimensions: a picture to look at, not a score."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -11,12 +11,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
+from threadpoolctl import threadpool_limits
 
 from likeness.reports import style, words
 
-_WIDTH_BEFORE_TSNE = 50
+FEWEST_ROWS = 4
+WIDTH_BEFORE_TSNE = 50
 _MOST_CLASSES_TOLD_APART = len(style.COLOURS) * len(style.MARKERS)
-_FOOTNOTE = (
+FOOTNOTE = (
     "t-SNE after PCA to at most 50 dimensions. KL says what a map loses of its own input:\n"
     "the KL of different inputs is not a score, and distances between groups mean little."
 )
@@ -38,32 +40,50 @@ def sample_rows(n: int, most: int = 2000, seed: int = 0) -> Int[np.ndarray, " m"
 
 
 def project(rows: Float[np.ndarray, "n d"], perplexity: float | int = 30, seed: int = 0) -> Projection:
-    """t-SNE (van der Maaten and Hinton, 2008) of ``rows`` to the plane; the same rows give the same map.
+    """As :func:`project_each`, of one perplexity that is lowered to ``(n - 1) / 3`` where it is above that."""
+    return next(project_each(rows, [min(float(perplexity), (len(rows) - 1) / 3)], seed))
 
-    As is usual, rows are first brought to at most 50 dimensions by PCA, which also is where the points start.
-    Distances are Euclidean: give rows of unit length to see what the cosine sees. The perplexity must be
-    below the number of rows, and is lowered to ``(n - 1) / 3`` where it is above that; the result has the one
-    that was used. Rows that are all equal (a collapsed head) stay on one point, which loses nothing: KL 0.
+
+def project_each(
+    rows: Float[np.ndarray, "n d"], perplexities: Iterable[float | int], seed: int = 0
+) -> Iterator[Projection]:
+    """t-SNE (van der Maaten and Hinton, 2008) of ``rows`` to the plane; the same rows give the same maps.
+
+    As is usual, rows are first brought to at most 50 dimensions by PCA, once for all perplexities; that also is where
+    the points start. Distances are Euclidean: give rows of unit length to see what the cosine sees. Rows that are all
+    equal (a collapsed head) stay on one point, which loses nothing: KL 0.
 
     Raises:
-        ValueError: With fewer than four rows, or one that is not finite.
+        ValueError: With fewer than four rows, one that is not finite, or a perplexity that is not below their number.
     """
-    if len(rows) < 4:
-        raise ValueError(f"rows has {len(rows)} of them: a projection needs at least 4")
+    if len(rows) < FEWEST_ROWS:
+        raise ValueError(f"rows has {len(rows)} of them: a projection needs at least {FEWEST_ROWS}")
     if not np.isfinite(rows).all():
         raise ValueError("rows is not finite everywhere: a projection needs numbers")
-    used = min(float(perplexity), (len(rows) - 1) / 3)
-    if not np.ptp(rows, axis=0).any():
-        return Projection(np.zeros((len(rows), 2)), 0.0, used)
-    tsne = TSNE(init="pca", perplexity=used, random_state=seed)
-    xy = tsne.fit_transform(_compact(rows, seed))
-    return Projection(xy.astype(np.float64), float(tsne.kl_divergence_), used)
+    with threadpool_limits(1):
+        compact = _compact(rows, seed)
+    for perplexity in perplexities:
+        yield _project(compact, float(perplexity), seed)
+
+
+def _project(rows: Float[np.ndarray, "n c"], perplexity: float, seed: int) -> Projection:
+    """One map, on one thread: with more, sums are taken in another order and the map is another one."""
+    if perplexity >= len(rows):
+        raise ValueError(f"perplexity {perplexity:g} is not below the number of rows, {len(rows)}")
+    if not rows.any():
+        return Projection(np.zeros((len(rows), 2)), 0.0, perplexity)
+    tsne = TSNE(init="pca", perplexity=perplexity, random_state=seed)
+    with threadpool_limits(1):
+        xy = tsne.fit_transform(rows)
+    return Projection(xy.astype(np.float64), float(tsne.kl_divergence_), perplexity)
 
 
 def _compact(rows: Float[np.ndarray, "n d"], seed: int) -> Float[np.ndarray, "n c"]:
     """PCA to 50 dimensions; a code of one number gets a second, constant one, as the plane needs two."""
+    if not np.ptp(rows, axis=0).any():
+        return np.zeros((len(rows), 2))
     rows = np.pad(rows.astype(np.float64), ((0, 0), (0, max(0, 2 - rows.shape[1]))))
-    return PCA(min(_WIDTH_BEFORE_TSNE, *rows.shape), random_state=seed).fit_transform(rows)
+    return PCA(min(WIDTH_BEFORE_TSNE, *rows.shape), random_state=seed).fit_transform(rows)
 
 
 def draw_projection(
@@ -87,13 +107,15 @@ def _projections(
     figure = style.new_figure(5 * len(panels), 5.4 + 0.2 * min(len(classes), _MOST_CLASSES_TOLD_APART) / columns)
     for axes, (title, projection) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         style.headline(axes, f"{title} · KL {projection.kl:.2f} · perplexity {projection.perplexity:.3g}")
-        _scatter(axes, projection.xy, labels)
-    _legend(figure, classes, columns)
-    figure.supxlabel(_FOOTNOTE, fontsize=7.5, color=style.FAINT)
+        scatter(axes, projection.xy, labels)
+    draw_legend(figure, classes, "outside upper center", columns)
+    if told := crowd(classes):
+        figure.suptitle(told, fontsize=style.SMALL, color=style.FAINT)
+    figure.supxlabel(FOOTNOTE, fontsize=7.5, color=style.FAINT)
     return figure
 
 
-def _scatter(axes: Axes, xy: Float[np.ndarray, "n 2"], labels: Int[np.ndarray, " n"]) -> None:
+def scatter(axes: Axes, xy: Float[np.ndarray, "n 2"], labels: Int[np.ndarray, " n"]) -> None:
     """Points in a mixed order, so that no class lies on top of all others."""
     order = np.random.default_rng(0).permutation(len(labels))
     colours, markers = np.array([style.look_of(int(label)) for label in labels[order]]).T
@@ -105,13 +127,20 @@ def _scatter(axes: Axes, xy: Float[np.ndarray, "n 2"], labels: Int[np.ndarray, "
     axes.spines[:].set_color("#D5D5D5")
 
 
-def _legend(figure: Figure, classes: Sequence[str], columns: int) -> None:
-    if len(classes) > _MOST_CLASSES_TOLD_APART:
-        figure.suptitle(f"{len(classes)} classes: colours and marks repeat", fontsize=style.SMALL, color=style.FAINT)
-        return
-    handles = [_handle(name, *style.look_of(label)) for label, name in enumerate(classes)]
-    columns = min(columns, len(classes))
-    figure.legend(handles=handles, loc="outside upper center", ncols=columns, frameon=False, fontsize=style.SMALL)
+def draw_legend(
+    figure: Figure, classes: Sequence[str], place: Literal["outside upper center", "outside right center"], columns: int
+) -> None:
+    """One legend for all panels; of too many classes to tell apart none, see :func:`crowd`."""
+    if not crowd(classes):
+        handles = [_handle(name, *style.look_of(label)) for label, name in enumerate(classes)]
+        columns = min(columns, len(classes))
+        figure.legend(handles=handles, loc=place, ncols=columns, frameon=False, fontsize=style.SMALL)
+
+
+def crowd(classes: Sequence[str]) -> str:
+    """What to say where colours and marks repeat; nothing where each class has its own."""
+    crowded = len(classes) > _MOST_CLASSES_TOLD_APART
+    return f"{len(classes)} classes: colours and marks repeat" if crowded else ""
 
 
 def _handle(name: str, colour: str, marker: str) -> Line2D:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 from PIL.Image import Image
 
@@ -29,29 +30,37 @@ _GALLERY_ROWS = 6
 OpenImage = Callable[[Path], Image]
 
 
-def write_queries(scores: Mapping[str, Scores], table: ImageTable, path: Path) -> None:
+def write_queries(scores: Mapping[str, Mapping[str, Scores]], table: ImageTable, path: Path) -> None:
     """``queries.csv``: a row for each query of each split, with its rank and its five nearest neighbours.
 
+    Args:
+        scores: By split and method; of every baseline the same queries, in the same order, as of ``head``.
+
     ``rank`` is that of the first neighbour of the query's class: empty where it has no such neighbour to find
-    (``skipped`` is then 1), 0 where its code is zero and it finds nothing.
+    (``skipped`` is then 1), 0 where its code is zero and it finds nothing. Each baseline has its rank as well, the
+    neighbours are the head's.
     """
     text = io.StringIO()
     writer = csv.writer(text)
     nearest = [f"{column}_{i}" for i in range(1, _NEAREST + 1) for column in ("path", "label", "similarity")]
-    writer.writerow(["split", "sample_id", "path", "label", "home", "skipped", "rank", *nearest])
+    others = list(dict.fromkeys(name for found in scores.values() for name in found if name != "head"))
+    ranks = ["rank", *(f"{name}_rank" for name in others)]
+    writer.writerow(["split", "sample_id", "path", "label", "home", "skipped", *ranks, *nearest])
     for split, found in scores.items():
-        writer.writerows(_query_rows(split, found, table))
+        ranked = torch.stack([found[name].rank for name in ("head", *others)], 1)
+        writer.writerows(_query_rows(split, found["head"], ranked.tolist(), table))
     write_atomic(path, text.getvalue().encode("utf-8", "surrogateescape"))
 
 
-def _query_rows(split: str, scores: Scores, table: ImageTable) -> Iterator[list[Any]]:
+def _query_rows(split: str, scores: Scores, ranks: list[list[int]], table: ImageTable) -> Iterator[list[Any]]:
     at = _Places(table)
     for row in range(len(scores.sample_ids)):
         query = at(int(scores.sample_ids[row]))
         skipped = bool(scores.skipped[row])
         home = table.home_names[table.homes[query]] if table.homes[query] >= 0 else ""
         facts = [split, int(scores.sample_ids[row]), table.paths[query], at.label(query), home, int(skipped)]
-        yield [*facts, "" if skipped else int(scores.rank[row]), *_nearest_cells(scores, row, at, table)]
+        shown = [""] * len(ranks[row]) if skipped else ranks[row]
+        yield [*facts, *shown, *_nearest_cells(scores, row, at, table)]
 
 
 def _nearest_cells(scores: Scores, row: int, at: "_Places", table: ImageTable) -> Iterator[Any]:

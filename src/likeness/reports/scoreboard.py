@@ -6,10 +6,8 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
-from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -17,13 +15,12 @@ from rich.text import Text
 from likeness.errors import LikenessError
 from likeness.files import write_atomic
 from likeness.reports import words
-from likeness.retrieval.significance import seeds_interval
+from likeness.reports.tables import brief, table, titled
 
 Row = dict[str, Any]
 
 _LEVEL = 0.05
 _MOST_JOBS = 20
-_NARROWEST_NAME = 10  # characters: "projection" stays whole
 _IDENTITY = ("job", "folder", "state")
 _FIGURES = ("hit@1", "hit@1_low", "hit@1_high", "hit@5", "hit@5_low", "hit@5_high")
 _GAINS = ("gain_over_frozen", "p_over_frozen", "gain_over_pca", "p_over_pca")
@@ -47,16 +44,16 @@ def _methods(metrics: Mapping) -> Group:
     splits = metrics["splits"]
     hits = {split: [*(_at(found, "chance") or ("hit@1",))][:2] for split, found in splits.items()}
     columns = [(split, hit) for split in splits for hit in hits[split]] + [(list(splits)[-1], "map@r")]
-    table = _table([""], [f"{split}\n{measure}" for split, measure in columns])
+    board = table([""], [f"{split}\n{measure}" for split, measure in columns])
     cells = {method: [_shown(splits, split, method, measure) for split, measure in columns] for method in words.METHODS}
     best = [max(_numbers(column), default=None) for column in zip(*cells.values(), strict=True)]
     for method, row in cells.items():
         shown = [_interval(cell, _number(cell) == top) for cell, top in zip(row, best, strict=True)]
-        table.add_row(words.METHODS[method], *shown)
+        board.add_row(words.METHODS[method], *shown)
     chance = [_interval(_shown(splits, split, "chance", measure)) for split, measure in columns]
-    table.add_row("chance", *chance, style="dim")
+    board.add_row("chance", *chance, style="dim")
     network, head = (metrics.get(key) or words.NONE for key in ("backbone", "head"))
-    return _titled(f"{network} → {head}", ", percent with 95 % intervals", table)
+    return titled(f"{network} → {head}", ", percent with 95 % intervals", board)
 
 
 def _shown(splits: Mapping, split: str, method: str, measure: str) -> Any:
@@ -68,11 +65,11 @@ def _shown(splits: Mapping, split: str, method: str, measure: str) -> Any:
 def _comparisons(metrics: Mapping) -> Group:
     """One line a pair, e.g. ``head − frozen  +1.2 points  [−0.4, +2.8]  p = 0.14  → inside the noise``."""
     split = list(metrics["splits"])[-1]
-    table = Table.grid(padding=(0, 2, 0, 0))
+    board = Table.grid(padding=(0, 2, 0, 0))
     for pair, measures in (_at(metrics, "splits", split, "paired") or {}).items():
         names = " − ".join(words.METHODS.get(name, name) for name in pair.split("-", 1))
-        table.add_row(Text(names), *_difference(_at(measures, "hit@1")))
-    return _titled(f"{split} hit@1", ", query by query", table)
+        board.add_row(Text(names), *_difference(_at(measures, "hit@1")))
+    return titled(f"{split} hit@1", ", query by query", board)
 
 
 def _difference(found: Any) -> list[Text]:
@@ -144,6 +141,12 @@ def sweep_rows(folder: Path) -> list[Row]:
     return _best_first([_row(path) for path in sorted(jobs, key=lambda path: (len(path.name), path.name))])
 
 
+def finished_metrics(folder: Path) -> Mapping | None:
+    """The metrics of a job that is done; None of any other, and where they cannot be read."""
+    metrics = _read(folder / "metrics.json")
+    return metrics if _state(_read(folder / "status.json"), metrics) == "done" else None
+
+
 def _row(folder: Path) -> Row:
     status, metrics = _read(folder / "status.json"), _read(folder / "metrics.json")
     state = _state(status, metrics)
@@ -198,7 +201,7 @@ def write_scoreboard(folder: Path) -> Path:
     """
     rows = sweep_rows(folder)
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, [*_IDENTITY, *_options(rows), *_FIXED[len(_IDENTITY) :]], restval="")
+    writer = csv.DictWriter(text, [*_IDENTITY, *options_of(rows), *_FIXED[len(_IDENTITY) :]], restval="")
     writer.writeheader()
     writer.writerows(rows)
     write_atomic(folder / "scoreboard.csv", text.getvalue().encode("utf-8", "surrogateescape"))
@@ -206,13 +209,12 @@ def write_scoreboard(folder: Path) -> Path:
 
 
 def sweep_table(rows: Sequence[Row]) -> Group:
-    """A sweep as a ranking by validation hit@1, the jobs without a result, and the means over seeds.
+    """A sweep as a ranking by validation hit@1, and the jobs without a result.
 
     Args:
         rows: From :func:`sweep_rows`.
 
-    Only overridden options that differ between jobs have a column. Where jobs differ by ``seed`` alone, a second
-    table has the mean over seeds with Student's 95 % interval.
+    Only overridden options that differ between jobs have a column.
     """
     done = [row for row in _best_first(rows) if row["state"] == "done"]
     unfinished = [row for row in rows if row["state"] != "done"]
@@ -220,17 +222,15 @@ def sweep_table(rows: Sequence[Row]) -> Group:
     parts += [_unfinished(row) for row in unfinished[:_MOST_JOBS]]
     if len(unfinished) > _MOST_JOBS:
         parts += [Text(f"… and {len(unfinished) - _MOST_JOBS} more jobs without a result")]
-    if groups := _groups_of_seeds(done):
-        parts += [Text(), _seeds(groups)]
     return Group(*parts)
 
 
 def _ranking(done: Sequence[Row]) -> Group:
-    varying = _varying(done)
+    varying = varying_options(done)
     figures = ["val\nhit@1", "test\nhit@1", "test\n− frozen", "\np", "test\n− PCA"]
-    table = _table(["job", *_brief(varying)], figures)
+    board = table(["job", *brief(varying)], figures)
     for rank, row in enumerate(done[:_MOST_JOBS]):
-        table.add_row(
+        board.add_row(
             Text(str(row["job"])),
             *(_option(row, name) for name in varying),
             *(_interval(_stored(row, f"{split}/hit@1")) for split in ("val", "test")),
@@ -240,7 +240,7 @@ def _ranking(done: Sequence[Row]) -> Group:
             style="" if rank else "bold",
         )
     shown = f", {min(len(done), _MOST_JOBS)} of {len(done)}, percent with 95 % intervals"
-    return _titled("best by val hit@1", shown, table)
+    return titled("best by val hit@1", shown, board)
 
 
 def _choice(jobs: int, done: Sequence[Row]) -> Text:
@@ -256,43 +256,14 @@ def _unfinished(row: Row) -> Text:
     return Text.assemble(f"job {row['job']} ", (row["state"], look), f": {reason}" if reason else "")
 
 
-def _groups_of_seeds(done: Sequence[Row]) -> list[list[Row]]:
-    """Jobs that differ by their seed alone, one row a seed, best mean first; none if no job has such a sibling."""
-    groups: dict[tuple, dict[str, Row]] = {}
-    for row in done:
-        if row.get("seed") is not None and row["val/hit@1"] is not None:
-            same = tuple(row.get(name) for name in _options(done) if name != "seed")
-            groups.setdefault(same, {}).setdefault(row["seed"], row)
-    if all(len(seeds) < 2 for seeds in groups.values()):
-        return []
-    rows_of = (list(seeds.values()) for seeds in groups.values())
-    return sorted(rows_of, key=lambda rows: -fmean(row["val/hit@1"] for row in rows))
-
-
-def _seeds(groups: Sequence[Sequence[Row]]) -> Group:
-    varying = [name for name in _varying([row for rows in groups for row in rows]) if name != "seed"]
-    table = _table(_brief(varying), ["seeds", "val\nhit@1", "test\nhit@1"])
-    for rank, rows in enumerate(groups):
-        means = (_over_seeds(row[f"{split}/hit@1"] for row in rows) for split in ("val", "test"))
-        named = (_option(rows[0], name) for name in varying)
-        table.add_row(*named, str(len(rows)), *means, style="" if rank else "bold")
-    return _titled("means over seeds", ", percent with Student's 95 % intervals", table)
-
-
-def _over_seeds(values: Iterable[float | None]) -> Text:
-    known = _numbers(values)
-    if not known:
-        return _interval(None)
-    mean, low, high = seeds_interval(known)
-    return _interval({"value": mean, "low": max(low, 0.0), "high": min(high, 1.0)})
-
-
-def _options(rows: Iterable[Row]) -> list[str]:
+def options_of(rows: Iterable[Row]) -> list[str]:
+    """The options that any of these jobs overrode."""
     return list(dict.fromkeys(name for row in rows for name in row if name not in _FIXED))
 
 
-def _varying(rows: Sequence[Row]) -> list[str]:
-    return [name for name in _options(rows) if len({row.get(name) for row in rows}) > 1]
+def varying_options(rows: Sequence[Row]) -> list[str]:
+    """The overridden options that differ between these jobs."""
+    return [name for name in options_of(rows) if len({row.get(name) for row in rows}) > 1]
 
 
 def _option(row: Row, name: str) -> Text:
@@ -301,27 +272,6 @@ def _option(row: Row, name: str) -> Text:
 
 def _stored(row: Row, key: str) -> dict[str, float | None]:
     return {"value": row[key], "low": row[f"{key}_low"], "high": row[f"{key}_high"]}
-
-
-def _brief(options: Sequence[str]) -> list[str]:
-    """The last part of each dotted name where that is enough to tell them apart."""
-    last = [name.rpartition(".")[2] for name in options]
-    return [short if last.count(short) == 1 else name for name, short in zip(options, last, strict=True)]
-
-
-def _table(named: Sequence[str], figures: Sequence[str]) -> Table:
-    """What a row is may fold; its figures may not."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False)
-    for name in named:
-        table.add_column(Text(name), overflow="fold", min_width=max(len(name), _NARROWEST_NAME))
-    for name in figures:
-        table.add_column(Text(name), no_wrap=True)
-    return table
-
-
-def _titled(title: str, unit: str, table: Table) -> Group:
-    """A title that is not bound to the table's width."""
-    return Group(Text.assemble((title, "bold"), (unit, "dim")), table)
 
 
 def _interval(found: Any, best: bool = False) -> Text:

@@ -9,17 +9,32 @@ from omegaconf import DictConfig
 
 
 class EndOfSweep(Callback):
-    """Hydra calls it once after all jobs; it writes ``scoreboard.csv`` and prints it, best first."""
+    """Hydra calls it once after all jobs; it writes ``scoreboard.csv`` and prints it, best first.
+
+    Where jobs are rows of the thesis, what was published stands beside them.
+    """
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         from likeness.console import terminal
+        from likeness.reports.gains import draw_gains, draw_widths
+        from likeness.reports.replication import replication_rows, replication_table, write_replication
         from likeness.reports.scoreboard import sweep_rows, sweep_table, write_scoreboard
+        from likeness.reports.seeds import compared_seeds, seeds_table, write_seeds
 
         folder = Path(config.hydra.sweep.dir)
         rows = sweep_rows(folder)
         board = write_scoreboard(folder)
         console = terminal()
         console.print(sweep_table(rows))
+        if seeds := compared_seeds(folder, rows):
+            console.print("", seeds_table(seeds))
+            console.print(f"\nmeans over seeds: {write_seeds(seeds, folder)}", soft_wrap=True)
+            test = [row for row in seeds if row["split"] == seeds[-1]["split"]]
+            draw_gains(test, folder / "gains.png")
+            draw_widths(test, folder / "widths.png")
+        if thesis := replication_rows(folder):
+            console.print("", replication_table(thesis))
+            console.print(f"\npublished beside measured: {write_replication(thesis, folder)}", soft_wrap=True)
         console.print(f"\nall jobs: {board}", soft_wrap=True)
         if any(row["state"] != "done" for row in rows):
             sys.exit(1)

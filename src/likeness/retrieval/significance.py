@@ -5,6 +5,7 @@ a copy of a query in its own gallery would find itself.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ _MOST_RESAMPLES, _FEWEST_RESAMPLES = 10_000, 1_000
 # Up to 20 000 groups get all the resamples, 200 000 groups the fewest.
 _DRAWS = _MOST_RESAMPLES * 20_000
 _DRAWS_AT_ONCE = 2**20
+_MOST_KEPT = 2_000  # groups
 
 
 class Interval(NamedTuple):
@@ -163,12 +165,24 @@ def _bootstrap(
     if len(totals) == 1:
         return np.nan, np.nan
 
-    def means(rng: np.random.Generator, draws: int) -> Float[np.ndarray, "draws"]:
-        drawn = rng.integers(len(totals), size=(draws, len(totals)), dtype=np.int32)
-        return totals[drawn].sum(axis=1) / (len(totals) if alone else sizes[drawn].sum(axis=1))
-
-    low, high = np.quantile(_resampled(means, len(totals), seed), (tail, 1 - tail))
+    parts = _kept_resamples(len(totals), seed) if len(totals) <= _MOST_KEPT else _resamples(len(totals), seed)
+    means = [part @ totals / (len(totals) if alone else part @ sizes) for part in parts]
+    low, high = np.quantile(np.concatenate(means), (tail, 1 - tail))
     return float(low), float(high)
+
+
+def _resamples(groups: int, seed: int) -> Iterator[Float[np.ndarray, "draws groups"]]:
+    """How often each group is in each resample, some resamples at a time."""
+    rng = np.random.default_rng(seed)
+    for draws in _chunks(groups):
+        drawn = rng.integers(groups, size=(draws, groups)) + groups * np.arange(draws)[:, None]
+        yield np.bincount(drawn.ravel(), minlength=draws * groups).reshape(draws, groups).astype(np.float64)
+
+
+@lru_cache(maxsize=1)
+def _kept_resamples(groups: int, seed: int) -> list[Float[np.ndarray, "draws groups"]]:
+    """The same resamples serve every measure of the same queries; at most 160 MB."""
+    return list(_resamples(groups, seed))
 
 
 def _mcnemar(differences: Float[np.ndarray, "n"]) -> float:

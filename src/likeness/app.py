@@ -1,0 +1,238 @@
+"""The ``likeness`` command: what is neither training nor an evaluation, each a subcommand.
+
+Only the standard library at the top: ``--help`` must answer at once.
+"""
+
+import argparse
+import json
+import logging
+import math
+import shlex
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from likeness.errors import LikenessError
+
+_SPLITS = ("train", "val", "test", "all")
+_FEWEST_ROWS, _LEAST_PERPLEXITY = 4, 1
+_BACKBONES = {"vgg16": "vgg16_fc1", "resnet50_caffe": "resnet50_caffe"}  # what train.py calls a converted network
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Run the subcommand that ``words`` name, the command line's when left out; a refusal ends with its exit code."""
+    given = _parser().parse_args(words)
+
+    from likeness.runs.launch import run
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    run(partial(given.do, given))
+
+
+def _parser() -> argparse.ArgumentParser:
+    """A new subcommand is a function that adds its parser, with what it does as ``do``."""
+    parser = argparse.ArgumentParser("likeness", description="What goes with train.py and evaluate.py.")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for add in (_add_weights, _add_project):
+        add(commands)
+    return parser
+
+
+def _add_weights(commands: Any) -> None:
+    parts = commands.add_parser("weights", help="weights of other frameworks").add_subparsers(
+        metavar="COMMAND", required=True
+    )
+    convert = parts.add_parser(
+        "convert", help="a Keras .h5 or a .caffemodel as .safetensors", description="Keras or Caffe weights, converted."
+    )
+    convert.add_argument("file", metavar="FILE", type=Path, help="the .h5 or .caffemodel")
+    convert.add_argument("--out", metavar="FILE", type=Path, help="where to (default: beside it, as .safetensors)")
+    convert.set_defaults(do=_convert)
+
+
+def _convert(given: argparse.Namespace) -> None:
+    from safetensors import safe_open
+
+    from likeness.console import terminal
+    from likeness.features.convert import convert
+
+    path = convert(given.file, given.out)
+    with safe_open(path, "np") as file:
+        lines = converted_lines(path, file.metadata(), file.keys())
+    terminal().print("\n".join(lines), soft_wrap=True, markup=False, highlight=False)
+
+
+def converted_lines(path: Path, facts: Mapping[str, str], tensors: Collection[str]) -> Iterator[str]:
+    """Where a converted file is, what it holds, and the command that uses it."""
+    wanted = json.loads(facts["preprocessing"])
+    yield str(path)
+    yield from (f"  {name:<14} {facts[name]}" for name in ("network", "source", "digest"))
+    yield f"  {'preprocessing':<14} " + ", ".join(f"{name} {value}" for name, value in wanted.items())
+    yield "use it with (train.py takes the preprocessing from the file):"
+    backbone = _BACKBONES.get(facts["network"])
+    if backbone == "vgg16_fc1" and "classifier.0.weight" not in tensors:
+        backbone = "vgg16_flatten"
+    network = f"backbone={backbone}" if backbone else f"backbone.name={facts['network']}"
+    yield "  python train.py data=folder data.root=PHOTOS " + shlex.join([network, f"backbone.weights={path}"])
+
+
+def _values(text: str, read: Callable[[str], Any]) -> tuple[Any, ...]:
+    """``5,20`` and ``[5, 20]`` alike; no value may come twice."""
+    values = [read(value.strip()) for value in text.strip("[]").split(",")]
+    if twice := [str(value) for value in dict.fromkeys(values) if values.count(value) > 1]:
+        raise ValueError(f"{', '.join(twice)} is given more than once")
+    return tuple(values)
+
+
+def _perplexity(text: str) -> float:
+    if not _LEAST_PERPLEXITY <= (perplexity := _number(float, text)) < math.inf:
+        raise ValueError(f"{text} is no number of neighbours from {_LEAST_PERPLEXITY} up")
+    return perplexity
+
+
+def _split(text: str) -> str:
+    if text not in _SPLITS:
+        raise ValueError(f"{text!r} is not one of {', '.join(_SPLITS)}{_suggestion(text, _SPLITS)}")
+    return text
+
+
+def _rows(text: str) -> int:
+    if (rows := _number(int, text)) < _FEWEST_ROWS:
+        raise ValueError(f"{rows} is less than {_FEWEST_ROWS}")
+    return rows
+
+
+def _switch(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError(f"{text!r} is neither true nor false")
+    return text == "true"
+
+
+def _number(kind: type, text: str) -> Any:
+    try:
+        return kind(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no {'whole ' if kind is int else ''}number") from None
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option ``name=value``.
+
+    Args:
+        read: Its value from its text; a ValueError says what is wrong with it.
+        shown: What stands for the value in ``--help``.
+        needed: It has no default and must be given.
+    """
+
+    name: str
+    read: Callable[[str], Any]
+    shown: str
+    told: str
+    default: Any = None
+    needed: bool = False
+
+
+_PROJECT = (
+    Option("run", Path, "FOLDER", "the finished run", needed=True),
+    Option(
+        "perplexity", partial(_values, read=_perplexity), "5,20,50", "of the maps, a column each", (5.0, 20.0, 50.0)
+    ),
+    Option("split", partial(_values, read=_split), "train,val,test", "a figure each; or all", ("train", "val", "test")),
+    Option("rows", _rows, "2000", "labelled pictures to draw of a split; of more a sample is drawn", 2000),
+    Option("out", Path, "FOLDER", "where to; when left out RUN/figures/projections"),
+    Option("debug", _switch, "false", "true shows where an error comes from", False),
+)
+
+
+def _add_project(commands: Any) -> None:
+    told = "t-SNE maps of a run's features above its codes, and their KL beside the hits that it need not follow."
+    parser = commands.add_parser(
+        "project",
+        help="t-SNE maps of a run's features and codes",
+        description="\n".join([told, "", *_help(_PROJECT)]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="likeness project run=FOLDER [NAME=VALUE ...]",
+    )
+    parser.add_argument("options", nargs="*", metavar="NAME=VALUE", help="as above")
+    parser.set_defaults(do=_project)
+
+
+def _project(given: argparse.Namespace) -> None:
+    asked = options_of("project", _PROJECT, given.options)
+    too_high = [each for each in asked.perplexity if each >= asked.rows]
+    _refuse("project", [f"perplexity: {each:g} is not below rows={asked.rows}" for each in too_high])
+
+    from likeness import assembly
+    from likeness.reports.projection_grid import show_divergences
+
+    folder = asked.out or asked.run / "figures" / "projections"
+    found, title = assembly.project_run(asked.run, asked.perplexity, asked.split, folder, asked.rows)
+    show_divergences(found, title, folder)
+
+
+def _help(options: Sequence[Option]) -> Iterator[str]:
+    width = max(len(f"{option.name}={option.shown}") for option in options)
+    yield from (f"  {f'{option.name}={option.shown}':<{width}}  {option.told}" for option in options)
+
+
+def options_of(command: str, options: Sequence[Option], words: Sequence[str]) -> SimpleNamespace:
+    """The values that ``words``, each ``name=value``, give; defaults for the others.
+
+    Raises:
+        LikenessError: CONFIG with all faults at once.
+    """
+    values: dict[str, Any] = {}
+    faults = []
+    for word in words:
+        try:
+            name, value = _read(options, word)
+            if name in values:
+                faults.append(f"{name}: given more than once")
+            values[name] = value
+        except ValueError as error:
+            faults.append(str(error))
+    named = {word.partition("=")[0] for word in words}
+    needed = [option for option in options if option.needed and option.name not in named]
+    faults += [f"{option.name}: missing, give it with {option.name}={option.shown}" for option in needed]
+    _refuse(command, faults)
+    return SimpleNamespace(**{option.name: option.default for option in options} | values)
+
+
+def _read(options: Sequence[Option], word: str) -> tuple[str, Any]:
+    name, _, text = word.partition("=")
+    known = {option.name: option for option in options}
+    if name not in known:
+        takes = f" (it takes {', '.join(known)})"
+        raise ValueError(f"{name}: unknown{_suggestion(name, known) or takes}")
+    if not text:
+        raise ValueError(f"{name}: has no value, give it with {name}={known[name].shown}")
+    try:
+        return name, known[name].read(text)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+def _suggestion(name: str, known: Collection[str]) -> str:
+    close = get_close_matches(name, known, 1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _refuse(command: str, faults: Sequence[str]) -> None:
+    if faults:
+        raise LikenessError(
+            "CONFIG",
+            f"{len(faults)} {'fault' if len(faults) == 1 else 'faults'} in the options.",
+            where="\n".join(faults),
+            kept="Nothing was opened or computed yet.",
+            fix=f"Correct these options; likeness {command} --help shows all.",
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,334 @@
+"""The ``likeness`` command: its options, its refusals, and maps of a small run from end to end."""
+
+import csv
+import io
+import json
+import logging
+import signal
+import subprocess
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from helpers import ROOT, draw_striped
+from hydra import compose, initialize_config_dir
+from PIL import Image
+from safetensors.numpy import save_file
+
+from likeness import app, assembly
+from likeness.config import checked, register
+from likeness.errors import LikenessError
+from likeness.features.datamodule import FeatureData
+from likeness.features.extraction import Features
+from likeness.images.table import Row, tabulate
+from likeness.reports.projection import FEWEST_ROWS
+from likeness.reports.projection_grid import Drawn
+from likeness.runs.folder import RunFolder
+
+SMALL = (
+    "architecture=dense",
+    "backbone=random",
+    "preprocessing=simple",
+    "preprocessing.size=32",
+    "architecture.widths=[6]",
+)
+QUICK = ("trainer.max_epochs=2", "trainer.accelerator=cpu", "batch_size=8", "logger=none")
+
+
+def called(*words: object) -> SimpleNamespace:
+    """What the command does in this process: exit code, stdout and stderr."""
+    code, out, err = 0, io.StringIO(), io.StringIO()
+    terminated = signal.getsignal(signal.SIGTERM)
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setenv("HYDRA_FULL_ERROR", "1")
+        try:
+            app.main([str(word) for word in words])
+        except SystemExit as left:
+            code = left.code
+        finally:
+            signal.signal(signal.SIGTERM, terminated)
+    return SimpleNamespace(code=code, out=out.getvalue(), err=err.getvalue())
+
+
+def trained(place: Path, *overrides: str) -> Path:
+    """The folder of a run of a few seconds, made of the parts that train.py calls."""
+    register()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        data = ("data=folder", f"data.root={place / 'photos'}", f"paths.store={place / 'store'}")
+        config = checked(compose("train", [*data, *SMALL, *QUICK, *overrides]))
+    folder = RunFolder(place / "run", config)
+    trainer = assembly.build_trainer(config, folder)
+    extractor = assembly.build_extractor(config)
+    data = assembly.build_data(config, assembly.find_features(config, extractor))
+    card = assembly.build_card(config, {"architecture": "dense", "backbone": "random"}, extractor, data)
+    module = assembly.build_head(config, data.feature_shape, card)
+    assembly.fit(trainer, module, data, folder)
+    methods = assembly.fit_methods(module, data, config["seed"], folder)
+    results = assembly.score_splits(methods, data, ("val", "test"), None, config["metric"])
+    assembly.write_results(results, module, data, folder, trainer)
+    (folder.path / "status.json").write_text('{"state": "done"}')
+    return folder.path
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A run on 20 / 8 / 8 pictures of two classes."""
+    place = tmp_path_factory.mktemp("place")
+    for period, name in ((4, "fine"), (25, "coarse")):
+        for i, split in enumerate(["train"] * 10 + ["val"] * 4 + ["test"] * 4):
+            draw_striped(place / "photos" / split / name / f"{i}.png", period, i)
+    return trained(place)
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+@pytest.fixture(scope="module")
+def projected(run) -> SimpleNamespace:
+    """What ``likeness project`` says, and leaves, of val and test."""
+    done = called("project", f"run={run}", "perplexity=3,6.5", "split=val,test")
+    assert done.code == 0, done.err
+    return SimpleNamespace(folder=run / "figures" / "projections", out=done.out)
+
+
+def test_every_split_has_a_figure_and_all_have_a_table(projected):
+    assert sorted(path.name for path in projected.folder.iterdir()) == [
+        "kl.csv",
+        "kl.md",
+        "projection_test.png",
+        "projection_val.png",
+    ]
+    with Image.open(projected.folder / "projection_test.png") as image:
+        assert image.format == "PNG"
+    rows = rows_of(projected.folder / "kl.csv")
+    of_methods = [(name, at) for name in ("head", "frozen", "pca", "random_projection") for at in ("3.0", "6.5")]
+    assert [(row["split"], row["method"], row["perplexity"]) for row in rows] == [
+        (split, *pair) for split in ("val", "test") for pair in of_methods
+    ]
+    assert {row["rows"] for row in rows} == {"8"}
+    assert all(float(row["kl"]) > 0 for row in rows)
+
+
+def test_hits_are_those_of_training(run, projected):
+    splits = json.loads((run / "metrics.json").read_text())["splits"]
+    for row in rows_of(projected.folder / "kl.csv"):
+        known = splits[row["split"]][row["method"]]["hit@1"]
+        found = [float(row[name]) for name in ("hit@1", "hit@1_low", "hit@1_high")]
+        assert found == [known["value"], known["low"], known["high"]]
+
+
+def test_the_terminal_and_the_markdown_say_the_same(projected):
+    for row in rows_of(projected.folder / "kl.csv"):
+        assert f"{float(row['kl']):.2f}" in projected.out
+    assert "random → dense, t-SNE" in projected.out
+    told = (projected.folder / "kl.md").read_text()
+    assert told.startswith("random → dense, t-SNE")
+    assert "highest hit@1: " in told
+
+
+def test_the_same_numbers_come_twice_wherever_they_go(run, projected, tmp_path):
+    done = called("project", f"run={run}", "perplexity=[6.5]", "split=test", f"out={tmp_path / 'again'}")
+    assert done.code == 0, done.err
+    again = rows_of(tmp_path / "again" / "kl.csv")
+    assert again == [
+        row for row in rows_of(projected.folder / "kl.csv") if (row["split"], row["perplexity"]) == ("test", "6.5")
+    ]
+    assert len(again) == 4
+
+
+def test_a_sample_is_said_to_be_one_and_hits_stay_those_of_the_split(run, tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        done = called("project", f"run={run}", "perplexity=2", "split=train", "rows=12", f"out={tmp_path}")
+    assert done.code == 0, done.err
+    assert "12 of 20" in done.out
+    rows = rows_of(tmp_path / "kl.csv")
+    assert {(row["rows"], row["labelled"]) for row in rows} == {("12", "20")}
+    assert {round(20 * float(row["hit@1"]), 6) % 1 for row in rows} == {0.0}
+    assert "DATA-LEAK" not in caplog.text
+
+
+def test_a_split_that_is_too_small_for_a_perplexity_is_refused_before_the_first_map(run, tmp_path):
+    done = called("project", f"run={run}", "perplexity=7.5,8", f"out={tmp_path / 'none'}")
+    assert done.code == 78
+    assert "[CONFIG] perplexity=8 needs at least 9 pictures" in done.err
+    assert "val: 8 labelled pictures" in done.err
+    assert "test: 8 labelled pictures" in done.err
+    assert "train: 20" not in done.err
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path):
+    done = called("project", f"run={tmp_path}")
+    assert done.code == 66
+    assert done.err.startswith("ERROR [RUN-MISSING]")
+
+
+def drawn(labels: list[str | None], splits: list[str]) -> FeatureData:
+    listed = [Row(f"{i:02d}", label, split) for i, (label, split) in enumerate(zip(labels, splits, strict=True))]
+    table = tabulate(Path("/none"), listed, 0, (0.6, 0.2, 0.2))
+    rows = torch.arange(float(len(labels)))[:, None]
+    return FeatureData(Features(table, rows, np.zeros((len(labels), 32), np.uint8), 0, 0), batch_size=8, seed=0)
+
+
+def test_a_split_without_a_labelled_picture_is_named_and_left_out(caplog):
+    data = drawn(["a", "b"] * 4, ["train"] * 4 + ["test"] * 4)
+    found = assembly._drawn(data, ["train", "val", "test"], [3.0], 3000)
+    assert list(found) == [Drawn("train", 4, 4), Drawn("test", 4, 4)]
+    assert "val has no labelled picture and is left out" in caplog.text
+    with pytest.raises(LikenessError, match="no labelled picture in val") as refusal:
+        assembly._drawn(data, ["val"], [3.0], 3000)
+    assert refusal.value.code == "DATA-SPLIT"
+
+
+def test_fewer_pictures_than_a_map_needs_are_refused_at_any_perplexity():
+    data = drawn(["a", "b", "a", "b", "a", "b", "a"], ["train"] * 4 + ["test"] * 3)
+    with pytest.raises(LikenessError, match="needs at least 4 pictures"):
+        assembly._drawn(data, ["test"], [1.0], 3000)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "run: missing, give it with run=FOLDER"),
+        (["run=x", "rum=x"], "rum: unknown; did you mean run?"),
+        (["run=x", "colour=red"], "colour: unknown (it takes run, perplexity, split, rows, out, debug)"),
+        (["run"], "run: has no value, give it with run=FOLDER"),
+        (["run="], "run: has no value, give it with run=FOLDER"),
+        (["run=x", "run=y"], "run: given more than once"),
+        (["run=x", "perplexity=five"], "perplexity: 'five' is no number"),
+        (["run=x", "perplexity=5,,20"], "perplexity: '' is no number"),
+        (["run=x", "perplexity=0"], "perplexity: 0 is no number of neighbours from 1 up"),
+        (["run=x", "perplexity=-5"], "perplexity: -5 is no number of neighbours"),
+        (["run=x", "perplexity=nan"], "perplexity: nan is no number of neighbours"),
+        (["run=x", "perplexity=inf"], "perplexity: inf is no number of neighbours"),
+        (["run=x", "perplexity=5,5.0"], "perplexity: 5.0 is given more than once"),
+        (["run=x", "perplexity=5,50", "rows=50"], "perplexity: 50 is not below rows=50"),
+        (["run=x", "split=trian"], "split: 'trian' is not one of train, val, test, all; did you mean train?"),
+        (["run=x", "split=val,val"], "split: val is given more than once"),
+        (["run=x", "rows=3"], "rows: 3 is less than 4"),
+        (["run=x", "rows=10.5"], "rows: '10.5' is no whole number"),
+        (["run=x", "debug=yes"], "debug: 'yes' is neither true nor false"),
+    ],
+)
+def test_a_wrong_option_is_refused_before_anything_is_opened(monkeypatch, words, told):
+    monkeypatch.setattr(assembly, "project_run", lambda *_: pytest.fail("it was opened"))
+    done = called("project", *words)
+    assert done.code == 78
+    assert done.err.startswith("ERROR [CONFIG] 1 fault in the options.")
+    assert told in done.err
+    assert "likeness project --help" in done.err
+
+
+def test_all_faults_are_told_at_once():
+    done = called("project", "rum=x", "perplexity=a", "rows=1")
+    assert "4 faults in the options" in done.err
+    for name in ("rum", "perplexity", "rows", "run"):
+        assert f" {name}: " in done.err
+
+
+def test_options_are_read_and_the_others_have_their_defaults(monkeypatch):
+    asked = []
+    monkeypatch.setattr(assembly, "project_run", lambda *given: asked.append(given) or ({}, "title"))
+    monkeypatch.setattr("likeness.reports.projection_grid.show_divergences", lambda *_: None)
+    assert called("project", "run=a=b").code == 0
+    given = ("perplexity=[2, 7.5]", "split=all", "rows=9", "out=c")
+    assert called("project", "run=a", *given).code == 0
+    splits = ("train", "val", "test")
+    folder = Path("a=b/figures/projections")
+    assert asked == [
+        (Path("a=b"), (5.0, 20.0, 50.0), splits, folder, 2000),
+        (Path("a"), (2.0, 7.5), ("all",), Path("c"), 9),
+    ]
+
+
+def test_the_limits_are_those_of_the_maps():
+    assert app._FEWEST_ROWS == FEWEST_ROWS
+
+
+def test_help_names_every_option_and_every_command():
+    told = called("project", "--help")
+    assert told.code == 0
+    for name in ("run=FOLDER", "perplexity=5,20,50", "split=train,val,test", "rows=2000", "out=FOLDER"):
+        assert name in told.out
+    told = called("--help")
+    assert told.code == 0
+    assert "weights" in told.out
+    assert "project" in told.out
+
+
+@pytest.mark.parametrize("words", [[], ["projct"], ["weights"], ["weights", "convert"]])
+def test_what_is_no_command_is_a_usage_error(words):
+    done = called(*words)
+    assert done.code == 2
+    assert done.err.startswith("usage: likeness")
+
+
+def test_help_answers_before_anything_heavy_is_imported():
+    """Asked of a fresh interpreter, which leaves by SystemExit as argparse does."""
+    program = (
+        "import sys\nfrom likeness import app\ntry:\n    app.main(['project', '--help'])\nexcept SystemExit:\n    pass"
+    )
+    program += "\nprint(*sys.modules)"
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert "argparse" in told
+    heavy = {"torch", "numpy", "sklearn", "matplotlib", "pytorch_lightning", "PIL", "hydra", "omegaconf", "rich"}
+    assert heavy & set(told) == set()
+
+
+FACTS = {"network": "vgg16", "source": "places.h5", "digest": "ab12", "schema": "1"}
+WANTED = {"size": 224, "channels": "bgr", "scale": 1.0, "mean": [104.006, 116.669, 122.679], "std": [1.0, 1.0, 1.0]}
+
+
+def command(network: str, *tensors: str) -> str:
+    facts = {**FACTS, "network": network, "preprocessing": json.dumps(WANTED)}
+    *_, last = app.converted_lines(Path("w.safetensors"), facts, tensors)
+    return last.removeprefix("  python train.py data=folder data.root=PHOTOS ")
+
+
+def test_a_converted_file_says_what_it_is_and_how_to_use_it(monkeypatch, tmp_path):
+    asked = []
+
+    def convert(source: Path, target: Path | None) -> Path:
+        asked.append((source, target))
+        preprocessing = {"preprocessing": json.dumps(WANTED)}
+        save_file({"classifier.0.weight": np.zeros(1)}, tmp_path / "my places.safetensors", FACTS | preprocessing)
+        return tmp_path / "my places.safetensors"
+
+    monkeypatch.setattr("likeness.features.convert.convert", convert)
+    done = called("weights", "convert", "places.h5", "--out", "there.safetensors")
+    assert done.code == 0, done.err
+    assert called("weights", "convert", "places.h5").code == 0
+    assert asked == [(Path("places.h5"), Path("there.safetensors")), (Path("places.h5"), None)]
+    path, *facts, heading, shown = done.out.splitlines()
+    assert path == str(tmp_path / "my places.safetensors")
+    assert [line.split(maxsplit=1) for line in facts] == [
+        ["network", "vgg16"],
+        ["source", "places.h5"],
+        ["digest", "ab12"],
+        ["preprocessing", "size 224, channels bgr, scale 1.0, mean [104.006, 116.669, 122.679], std [1.0, 1.0, 1.0]"],
+    ]
+    assert heading.startswith("use it with")
+    assert shown == (f"  python train.py data=folder data.root=PHOTOS backbone=vgg16_fc1 'backbone.weights={path}'")
+
+
+def test_the_command_follows_the_network_and_its_layers():
+    assert command("vgg16", "features.0.weight") == "backbone=vgg16_flatten backbone.weights=w.safetensors"
+    assert command("resnet50_caffe") == "backbone=resnet50_caffe backbone.weights=w.safetensors"
+    assert command("alexnet") == "backbone.name=alexnet backbone.weights=w.safetensors"
+
+
+def test_the_backbones_that_are_named_are_of_their_networks():
+    for network, name in (*app._BACKBONES.items(), ("vgg16", "vgg16_flatten")):
+        assert yaml.safe_load((ROOT / "conf" / "backbone" / f"{name}.yaml").read_text())["name"] == network
+
+
+def test_what_cannot_be_converted_is_a_message_and_an_exit_code(tmp_path):
+    done = called("weights", "convert", tmp_path / "none.h5")
+    assert done.code == 66
+    assert done.err.startswith("ERROR [WEIGHTS-MISSING]")
