@@ -25,7 +25,7 @@ def test_a_log_gets_done_of_total_rate_and_time_left(clock, caplog):
             advance(done)
     assert caplog.messages == [
         "looking: 20 of 100, 2 images/s, 40 s left",  # 20 in 10 s; 80 are left
-        "looking: 50 of 100, 2 images/s, 21 s left",  # 50 in 21 s: 2.38/s; 50 are left
+        "looking: 50 of 100, 2.4 images/s, 21 s left",  # 50 in 21 s: 2.38/s; 50 are left
     ]
 
 
@@ -38,6 +38,17 @@ def test_the_interval_is_ten_seconds_and_the_unit_is_told(clock, caplog, monkeyp
             clock.now += 0.5
             advance()
     assert caplog.messages == ["training: 2 of 4, 2 epochs/s, 1 s left", "training: 4 of 4, 2 epochs/s, 0 s left"]
+
+
+def test_a_rate_is_no_zero_and_no_long_fraction(clock, caplog):
+    caplog.set_level(logging.INFO)
+    for done in (3, 12_345):
+        with progress("looking", 20_000) as advance:
+            clock.now += 10
+            advance(done)
+    slow, fast = caplog.messages
+    assert "0.3 images/s" in slow
+    assert "1,234 images/s" in fast
 
 
 def test_what_is_quick_says_nothing(clock, caplog):

@@ -67,6 +67,7 @@ def _lines(task: str, total: int, unit: str) -> Iterator[Advance]:
         if done and now - said >= _SECONDS_BETWEEN_LINES:
             said = now
             rate = done / (now - started)
-            log.info("%s: %s of %s, %.0f %s/s, %.0f s left", task, done, total, rate, unit, (total - done) / rate)
+            shown = f"{rate:,.0f}" if rate >= 10 else f"{rate:.2g}"
+            log.info("%s: %s of %s, %s %s/s, %.0f s left", task, done, total, shown, unit, (total - done) / rate)
 
     yield advance
