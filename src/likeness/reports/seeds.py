@@ -115,6 +115,7 @@ def _difference(runs: Sequence[Hits], baseline: str) -> Iterator[tuple[str, floa
 def seeds_table(rows: Sequence[Row]) -> Group:
     """Means over seeds and the gains over the baselines, for the terminal; rows of :func:`compared_seeds`."""
     board = table(brief(list(rows[0]["options"])), ["split", "seeds", "hit@1", "− frozen", "p", "− PCA", "p"])
+    board.columns[-4].no_wrap = board.columns[-2].no_wrap = False  # folded in a narrow terminal rather than cut
     for row in rows:
         facts = [*row["options"].values(), row["split"], row["seeds"]]
         gains = (cell for name in ("frozen", "pca") for cell in (_difference_of(row, name), _p_of(row, name)))
