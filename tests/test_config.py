@@ -88,7 +88,7 @@ def test_every_option_composes_and_is_checked(option):
             assert config[group].get("_target_") == target
 
 
-@pytest.mark.parametrize("group", ["protocol", "experiment", "thesis_backbone", "sweep"])
+@pytest.mark.parametrize("group", ["protocol", "experiment", "thesis_backbone", "launcher", "sweeper"])
 def test_what_only_changes_other_options_leaves_none_of_its_own(group):
     assert group not in trained()
     assert refusal(f"{group}.x=1").code == "CONFIG"

@@ -7,6 +7,7 @@ import argparse
 import json
 import logging
 import math
+import os
 import shlex
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -38,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     """A new subcommand is a function that adds its parser, with what it does as ``do``."""
     parser = argparse.ArgumentParser("likeness", description="What goes with train.py and evaluate.py.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_add_weights, _add_project):
+    for add in (_add_weights, _add_project, _add_sweep):
         add(commands)
     return parser
 
@@ -79,6 +80,45 @@ def converted_lines(path: Path, facts: Mapping[str, str], tensors: Collection[st
         backbone = "vgg16_flatten"
     network = f"backbone={backbone}" if backbone else f"backbone.name={facts['network']}"
     yield "  python train.py data=folder data.root=PHOTOS " + shlex.join([network, f"backbone.weights={path}"])
+
+
+def _add_sweep(commands: Any) -> None:
+    parts = commands.add_parser("sweep", help="how a sweep stands, and its unfinished jobs").add_subparsers(
+        metavar="COMMAND", required=True
+    )
+    for do, told in (
+        (_sweep_status, "every job and how it stands"),
+        (_sweep_retry, "run the sweep's own command again: what is done is skipped"),
+        (_sweep_rm, "remove the folders of jobs that failed, were lost or interrupted; --all removes the sweep"),
+    ):
+        part = parts.add_parser(do.__name__.removeprefix("_sweep_"), help=told, description=told)
+        part.add_argument("folder", metavar="FOLDER", type=Path, help="outputs/sweep/NAME")
+        part.set_defaults(do=do)
+    part.add_argument("--all", action="store_true", help="the finished jobs as well")
+
+
+def _sweep_status(given: argparse.Namespace) -> None:
+    from likeness.console import terminal
+    from likeness.reports.scoreboard import standing_table
+
+    terminal().print(standing_table(given.folder))
+
+
+def _sweep_retry(given: argparse.Namespace) -> None:
+    from likeness.runs.sweep import command_of
+
+    words, place = command_of(given.folder)
+    sys.stderr.write(f"{shlex.join(words)}\n")
+    os.chdir(place)
+    os.execv(sys.executable, [sys.executable, *words])
+
+
+def _sweep_rm(given: argparse.Namespace) -> None:
+    from likeness.console import terminal
+    from likeness.runs.sweep import remove_jobs
+
+    removed = remove_jobs(given.folder, given.all)
+    terminal().print(f"{removed} jobs removed from {given.folder}", soft_wrap=True, markup=False, highlight=False)
 
 
 def _values(text: str, read: Callable[[str], Any]) -> tuple[Any, ...]:

@@ -25,7 +25,8 @@ from likeness import config as configs
 from likeness.console import Advance, progress
 from likeness.errors import LikenessError
 from likeness.features.datamodule import TRAINING_SPLITS, Batch, FeatureData, Split
-from likeness.features.extraction import Extractor, Features, extract
+from likeness.features.extraction import Cost, Extractor, Features, cost, extract
+from likeness.features.weights import not_fetching
 from likeness.files import write_json
 from likeness.heads.autoencoder import Autoencoder, codes_of, row_batches
 from likeness.heads.linear import PCA, ClosedForm, Identity, RandomProjection
@@ -99,17 +100,36 @@ def build_extractor(config: Config) -> Extractor:
 
 def find_features(config: Config, extractor: Extractor) -> Features:
     """The features of every picture of the data: found in the store, or computed now and kept there."""
-    data, options = build(config["data"]), config["extraction"]
+    data = build(config["data"])
     return extract(
         extractor,
         data.table(),
         Path(config["paths"]["store"]),
         on_bad_image=data.on_bad_image,
         mostly_white=data.mostly_white,
-        batch_size=options["batch_size"] or (32 if extractor.device == "cpu" else 256),
-        workers=options["workers"] or os.cpu_count() or 1,
-        memory_bytes=options["memory_gb"] * 1e9,
+        memory_bytes=config["extraction"]["memory_gb"] * 1e9,
+        **_pace(config, extractor),
     )
+
+
+def extraction_cost(config: Config) -> Cost:
+    """What ``find_features`` would compute; nothing is downloaded or kept, and what is wrong is a note."""
+    try:
+        with not_fetching():
+            extractor = build_extractor(config)
+        return cost(
+            extractor, build(config["data"]).table(), Path(config["paths"]["store"]), **_pace(config, extractor)
+        )
+    except LikenessError as error:
+        return Cost(str(config["backbone"]["name"]), note=error.what)
+
+
+def _pace(config: Config, extractor: Extractor) -> dict[str, int]:
+    options = config["extraction"]
+    return {
+        "batch_size": options["batch_size"] or (32 if extractor.device == "cpu" else 256),
+        "workers": options["workers"] or os.cpu_count() or 1,
+    }
 
 
 def build_data(config: Config, features: Features) -> FeatureData:

@@ -115,6 +115,19 @@ class Thesis:
 
 
 @dataclass
+class Sweep:
+    """How a multirun goes about its jobs. A sweep of the same name goes on where it was.
+
+    ``wait=false`` leaves the jobs to Slurm; ``at_once`` is the number of jobs of ``launcher=slurm_local``.
+    """
+
+    name: str = "${now:%Y-%m-%d_%H-%M-%S-%f}"
+    dry_run: bool = False
+    wait: bool = True
+    at_once: int = 2
+
+
+@dataclass
 class Shared:
     """What training and evaluation have in common."""
 
@@ -123,6 +136,7 @@ class Shared:
     paths: Paths = field(default_factory=Paths)
     extraction: Extraction = field(default_factory=Extraction)
     figures: Figures = field(default_factory=Figures)
+    sweep: Sweep = field(default_factory=Sweep)
     debug: bool = False
 
 
@@ -225,6 +239,7 @@ def _bare(plain: Mapping[str, Any]) -> Iterator[str]:
 # Least value of numbers, by dotted path; None is allowed where it is the default.
 _LEAST = {
     "batch_size": 1,
+    "sweep.at_once": 1,
     "seed": 0,
     "extraction.batch_size": 1,
     "extraction.workers": 1,

@@ -51,6 +51,7 @@ defaults: [_self_, {kind: a}]
 end: well
 value: 0.5
 debug: false
+sweep: {name: sweep}
 hydra: {run: {dir: out}, sweep: {dir: sweep, subdir: "${hydra.job.num}"}}
 """
 Launch = Callable[..., subprocess.Popen]
@@ -97,8 +98,9 @@ def test_a_job_that_ends_well(launch, tmp_path):
     process = launch("value=0.75")
     assert ended(process) == (0, "")
     facts = status(tmp_path / "out")
-    assert facts.keys() == {"state", "job", "overrides", "host", "pid", "started"}
+    assert facts.keys() == {"state", "value", "job", "identity", "overrides", "host", "pid", "started"}
     assert (facts["state"], facts["job"], facts["overrides"]) == ("done", 0, ["value=0.75"])
+    assert facts["value"] == 0.75
     assert facts["pid"] == process.pid
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from likeness.console import progress
 from likeness.errors import LikenessError, listed
-from likeness.features.store import Rows, Shelf
+from likeness.features.store import Rows, Shelf, row_bytes
 from likeness.files import digest
 from likeness.images.decoding import BadImage, Decoder, white_share
 from likeness.images.folder import ImageTable, digests, report_duplicates
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 
 _SHARD_BYTES = 32 << 20
 _SECONDS_A_SHARD = 5.0
+_PICTURES_TIMED = 32
 
 
 @runtime_checkable
@@ -182,6 +183,58 @@ def extract(
     kept = table.take(good[~white])
     rows = shelf.rows(places, memory_bytes)
     return Features(kept, rows, keys[good[~white]], computed, reused, tuple(bad.values()), int(white.sum()))
+
+
+class Cost(NamedTuple):
+    """What the store lacks of a table's features.
+
+    Args:
+        network: What computes them.
+        missing: Pictures that the network has not seen, of ``images``; copies count once.
+        seconds: By the pace of a few of them; None where none is missing, or none of the few can be used.
+        bytes: In the store.
+        note: Why nothing is known, where that is so.
+    """
+
+    network: str
+    fingerprint: str = ""
+    images: int = 0
+    missing: int = 0
+    seconds: float | None = None
+    bytes: int = 0
+    note: str = ""
+
+
+def cost(extractor: Extractor, table: ImageTable, store: Path, *, batch_size: int, workers: int) -> Cost:
+    """What :func:`extract` would compute, at the pace of at most 32 pictures that are looked at now and not kept."""
+    keys = digests(table.files(), workers)
+    shelf = Shelf(store, extractor.identity())
+    shelf.refresh()
+    wanted = _first_of_each(keys, np.flatnonzero(shelf.find(keys).missing))
+    pace = _seconds_a_picture(extractor, table, keys, wanted, min(batch_size, _PICTURES_TIMED // 2), workers)
+    return Cost(
+        str(extractor.backbone.policy()["network"]),
+        shelf.fingerprint[:16],
+        len(table),
+        len(wanted),
+        None if pace is None else pace * len(wanted),
+        len(wanted) * row_bytes(extractor.feature_shape()),
+    )
+
+
+def _seconds_a_picture(
+    extractor: Extractor, table: ImageTable, keys: np.ndarray, wanted: np.ndarray, size: int, workers: int
+) -> float | None:
+    """The pace of a second batch: the first one pays for what is set up once."""
+    few = wanted[np.linspace(0, len(wanted) - 1, min(len(wanted), 2 * size)).astype(int)] if len(wanted) else wanted
+    pace = None
+    started = time.monotonic()
+    for batch in _batches(_prepared(extractor, table, keys, few, workers, size), size):
+        if pixels := [item.pixels for item in batch if item.pixels is not None]:
+            extractor(torch.from_numpy(np.stack(pixels))).cpu()
+            pace = (time.monotonic() - started) / len(pixels)
+        started = time.monotonic()
+    return pace
 
 
 def _complete(

@@ -12,6 +12,7 @@ import urllib.request
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -41,6 +42,7 @@ _TRIES = 3
 _TIMEOUT_S = 60.0
 _CHUNK = 1 << 20
 _SECONDS_BETWEEN_WAITING_LINES = 10.0
+_MAY_FETCH = ContextVar("may_fetch", default=True)
 
 
 def in_caffe(mean: tuple[float, float, float]) -> Preprocessing:
@@ -394,8 +396,27 @@ def _is_whole(path: Path, expected: str) -> bool:
     return same
 
 
+@contextmanager
+def not_fetching() -> Iterator[None]:
+    """Within it, weights that would have to be downloaded are refused: WEIGHTS-MISSING says what is not here."""
+    token = _MAY_FETCH.set(False)
+    try:
+        yield
+    finally:
+        _MAY_FETCH.reset(token)
+
+
+def refuse_fetching(name: str, url: str) -> None:
+    """Raises WEIGHTS-MISSING where nothing may be downloaded now."""
+    if not _MAY_FETCH.get():
+        raise LikenessError(
+            "WEIGHTS-MISSING", f"{name} is not here yet: a run would download it.", where=url, fix="Start the run."
+        )
+
+
 def _fetched(url: str, path: Path, expected: str) -> Path:
     """A verified download beside ``path``."""
+    refuse_fetching(path.name, url)
     cause: object = ""
     for attempt in range(_TRIES):
         try:

@@ -16,6 +16,7 @@ from likeness.errors import LikenessError
 from likeness.files import write_atomic
 from likeness.reports import words
 from likeness.reports.tables import brief, table, titled
+from likeness.runs.sweep import counted, queued_jobs, standing
 
 Row = dict[str, Any]
 
@@ -139,6 +140,24 @@ def sweep_rows(folder: Path) -> list[Row]:
         raise LikenessError("RUN-MISSING", "there is no such sweep.", where=str(folder), fix="Give the sweep's folder.")
     jobs = [path for path in folder.iterdir() if (path / "status.json").exists() or (path / "metrics.json").exists()]
     return _best_first([_row(path) for path in sorted(jobs, key=lambda path: (len(path.name), path.name))])
+
+
+def standing_table(folder: Path) -> Group:
+    """How every job of a sweep stands: its number, folder, overrides, state, and the first line of its error.
+
+    Raises:
+        LikenessError: RUN-MISSING when there is no such sweep.
+    """
+    waiting = queued_jobs(folder)
+    rows = sorted(sweep_rows(folder), key=lambda row: (str(row["job"]).zfill(9), row["folder"]))
+    states = [standing(folder / row["folder"], waiting) for row in rows]
+    varying = varying_options(rows)
+    board = table(["job", "folder", *brief(varying)], ["state"])
+    for row, state in zip(rows, states, strict=True):
+        look = {"done": "green", "failed": "bold red", "lost": "bold red", "running": "cyan"}.get(state, "")
+        board.add_row(str(row["job"]), row["folder"], *(_option(row, name) for name in varying), Text(state, look))
+    failed = [_unfinished(row) for row, state in zip(rows, states, strict=True) if state == "failed"]
+    return Group(titled(str(folder), f": {counted(states)}", board), *failed)
 
 
 def finished_metrics(folder: Path) -> Mapping | None:

@@ -19,14 +19,18 @@ from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from likeness.config import refused
 from likeness.errors import BUG, INTERRUPTED, LikenessError
 from likeness.files import write_json
+from likeness.runs import sweep
 
 log = logging.getLogger(__name__)
+
+# Of a job's folder within its sweep's.
+OmegaConf.register_new_resolver("likeness.identity", lambda *, _root_: sweep.identity(_root_), replace=True)
 
 Task = Callable[[DictConfig], float | None]
 _RESULTS = (
@@ -53,13 +57,11 @@ def reported(task: Task) -> Task:
         if int(os.environ.get("LOCAL_RANK", 0)):  # started by the first process of this very job, which reports
             return task(cfg)
         folder = Path(hydra.runtime.output_dir)
-        facts = {
-            "job": hydra.job.num if hydra.mode == RunMode.MULTIRUN else 0,
-            "overrides": list(hydra.overrides.task),
-            "host": socket.gethostname(),
-        }
-        facts |= {"pid": os.getpid(), "started": time.strftime("%Y-%m-%d %H:%M:%S")}
+        facts = _facts(cfg, folder)
         with _claimed(folder):
+            if hydra.mode == RunMode.MULTIRUN and sweep.standing(folder, own_lock=True) == "done":
+                log.info("job %s was done before: %s", facts["job"], folder)
+                return sweep.read_status(folder).get("value")
             _set_earlier_results_aside(folder)
             write_json(folder / "status.json", {"state": "running", **facts})
             try:
@@ -76,10 +78,24 @@ def reported(task: Task) -> Task:
                 return None
             finally:
                 _finish_trackers()
-            write_json(folder / "status.json", {"state": "done", **facts})
+            write_json(folder / "status.json", {"state": "done", "value": value, **facts})
             return value
 
     return job
+
+
+def _facts(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    """What ``status.json`` says of a job in every state; its place in the grid is the sweep's to say."""
+    hydra = HydraConfig.get()
+    number = hydra.job.num if hydra.mode == RunMode.MULTIRUN else 0
+    return {
+        "job": sweep.read_status(folder).get("job", number),
+        "identity": sweep.identity(cfg),
+        "overrides": [word for word in hydra.overrides.task if not word.startswith("sweep.")],
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "started": time.strftime("%Y-%m-%d %H:%M:%S"),
+    }
 
 
 def _finish_trackers() -> None:
@@ -128,6 +144,7 @@ def run(main: Callable[[], Any]) -> None:
     ``debug=true`` on the command line shows the traceback.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    _name_sweep(sys.argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # what is in hand is kept, as for Ctrl-C
     try:
         main()
@@ -150,6 +167,13 @@ def run(main: Callable[[], Any]) -> None:
             _leave(str(fault), fault.exit_code)
         traceback.print_exc()
         _leave("[BUG] this is a fault of likeness, not of your input; please report the lines above.", BUG)
+
+
+def _name_sweep(words: list[str]) -> None:
+    """A multirun that has no name gets one that its options decide, so that the same command goes on with it."""
+    named = any(word.startswith(("sweep.name=", "hydra.sweep.dir=")) for word in words)
+    if not named and {"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(words):
+        words.append(f"sweep.name={sweep.sweep_name(words[1:])}")
 
 
 def _of_composition(error: Exception) -> bool:

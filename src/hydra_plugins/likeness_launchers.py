@@ -1,0 +1,78 @@
+"""Hydra's launchers, each of which reads a grid before it starts it. Hydra looks for plugins in this package alone."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+
+if TYPE_CHECKING:
+    from likeness.grid import Job
+
+
+class _Grid(Launcher):
+    """What is done is skipped, features are extracted once, results are read from disk."""
+
+    extracts_first = True
+    config: Any
+    hydra_context: Any
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        from likeness import grid
+
+        return grid.launch(self, self.start, job_overrides, self.extracts_first)
+
+    def start(self, jobs: Sequence["Job"]) -> None:
+        super().launch([job.overrides for job in jobs], jobs[0].number)  # type: ignore[safe-super]
+
+
+class Local(_Grid, BasicLauncher):
+    """One job after another in this process."""
+
+
+try:
+    from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher
+except ImportError:  # an extra
+    pass
+else:
+
+    class Joblib(_Grid, JoblibLauncher):
+        """``n_jobs`` processes on this machine, the cores shared out among them."""
+
+
+try:
+    from hydra_plugins.hydra_submitit_launcher.submitit_launcher import LocalLauncher, SlurmLauncher
+except ImportError:  # an extra
+    pass
+else:
+
+    class SlurmLocal(_Grid, LocalLauncher):
+        """As on a cluster, in processes of this machine, ``sweep.at_once`` at a time."""
+
+        def start(self, jobs: Sequence["Job"]) -> None:
+            from likeness.runs import queue
+
+            queue.run_here(queue.executor("local", self.params), _calls(self, jobs), self.config.sweep.at_once)
+
+    class Slurm(_Grid, SlurmLauncher):
+        """A Slurm array. The compute nodes extract: whoever comes first computes, the others wait for the rows."""
+
+        extracts_first = False
+
+        def start(self, jobs: Sequence["Job"]) -> None:
+            from likeness.runs import queue
+
+            folder, names = Path(str(self.config.hydra.sweep.dir)), [job.folder.name for job in jobs]
+            submitted = queue.submit(queue.executor("slurm", self.params), _calls(self, jobs), names, folder)
+            if self.config.sweep.wait:
+                queue.follow(submitted)
+
+
+def _calls(launcher: Launcher, jobs: Sequence["Job"]) -> list[tuple[Any, tuple[Any, ...]]]:
+    """The launcher called within a job, as hydra-submitit-launcher has it."""
+    from hydra.core.singleton import Singleton
+
+    state = Singleton.get_state()
+    return [(launcher, (job.overrides, "hydra.sweep.dir", job.number, str(job.number), state)) for job in jobs]

@@ -1,0 +1,183 @@
+"""What a sweep does around its jobs: read the grid, leave out what is done, extract once, hand over the rest."""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from omegaconf import DictConfig, open_dict
+
+from likeness.config import checked
+from likeness.console import progress, terminal
+from likeness.errors import LikenessError
+from likeness.files import canonical_json
+from likeness.runs import sweep
+
+log = logging.getLogger(__name__)
+
+Overrides = Sequence[str]
+Start = Callable[[Sequence["Job"]], None]
+_EXTRACTOR = ("decoding", "preprocessing", "backbone", "data", "paths")
+_LEFT_ALONE = ("done", "running", "queued", "refused")
+
+
+@dataclass
+class Job:
+    """One job of a grid.
+
+    Args:
+        number: By which tables name it; it has it for good.
+        config: Checked; None where it is refused, and ``fault`` says why.
+        state: As :func:`likeness.runs.sweep.standing` has it, or ``refused``.
+    """
+
+    number: int
+    overrides: list[str]
+    identity: str
+    folder: Path
+    config: dict[str, Any] | None
+    fault: LikenessError | None
+    state: str
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        return {"job": self.number, "identity": self.identity, "overrides": self.overrides}
+
+
+def launch(launcher: Launcher, start: Start, batch: Sequence[Overrides], extracts: bool) -> list[JobReturn]:
+    """Run the jobs of a grid that are not done yet, and give back every job's value, as it is on disk.
+
+    Args:
+        start: Runs the jobs that it is given, or submits them.
+        extracts: Whether this machine looks at the pictures before the first job starts.
+
+    Raises:
+        SystemExit: After a dry run, and after a submission that is not waited for.
+    """
+    config: Any = launcher.config  # type: ignore[attr-defined]
+    folder = Path(str(config.hydra.sweep.dir))
+    jobs = read_grid(launcher, batch)
+    if config.sweep.dry_run:
+        _show_dry_run(jobs, folder)
+    for job in jobs:
+        if job.fault:
+            log.error("job %d is refused: %s", job.number, job.fault)
+            sweep.note(job.folder, "failed", {**job.facts, "error": str(job.fault)})
+    todo = _to_run(jobs)
+    log.info("%s: %d jobs: %s; %d to run", folder, len(jobs), sweep.counted(job.state for job in jobs), len(todo))
+    for job in todo:
+        sweep.note(job.folder, "queued", job.facts)
+    if extracts:
+        extract_once(todo)
+    if todo:
+        start(todo)
+    if not config.sweep.wait:
+        log.info("follow them with: squeue --me, and: likeness sweep status %s", folder)
+        raise SystemExit(0)
+    return [_returned(job) for job in jobs]
+
+
+def read_grid(launcher: Launcher, batch: Sequence[Overrides]) -> list[Job]:
+    """Every job of a batch, composed and checked; a job that is refused is one of them and says why."""
+    sweep_config: Any = launcher.config  # type: ignore[attr-defined]
+    folder = Path(str(sweep_config.hydra.sweep.dir))
+    waiting, numbers = sweep.queued_jobs(folder), _Numbers(folder)
+    jobs = []
+    with progress("reading the grid", len(batch), "jobs") as advance:
+        for overrides in batch:
+            loader = launcher.hydra_context.config_loader  # type: ignore[attr-defined]
+            composed = loader.load_sweep_config(sweep_config, list(overrides))
+            jobs.append(_job(numbers, list(overrides), composed, folder, waiting))
+            advance()
+    return jobs
+
+
+class _Numbers:
+    """A job keeps the number that it has on disk; a new one gets the next."""
+
+    def __init__(self, folder: Path) -> None:
+        self.known = {job.name: int(sweep.read_status(job).get("job", 0)) for job in sweep.job_folders(folder)}
+
+    def of(self, name: str) -> int:
+        return self.known.setdefault(name, max(self.known.values(), default=-1) + 1)
+
+
+def _job(
+    numbers: _Numbers, overrides: list[str], composed: DictConfig, folder: Path, waiting: Mapping[str, str]
+) -> Job:
+    try:
+        config, fault = _checked(composed), None
+    except LikenessError as error:
+        config, fault = None, error
+    own = folder / str(composed.hydra.sweep.subdir)
+    state = "refused" if fault else sweep.standing(own, waiting)
+    return Job(numbers.of(own.name), overrides, sweep.identity(composed), own, config, fault, state)
+
+
+def _checked(composed: DictConfig) -> dict[str, Any]:
+    """As the job itself will check it; trackers refer to the job's folder, which there is not yet."""
+    bare = composed.copy()
+    with open_dict(bare):
+        del bare.hydra
+        if "logger" in bare:
+            bare.logger = {}
+    return checked(bare)
+
+
+def _to_run(jobs: Sequence[Job]) -> list[Job]:
+    """The jobs that are not done and that nobody runs, each once, though a grid may spell it twice."""
+    return list({job.identity: job for job in reversed(jobs) if job.state not in _LEFT_ALONE}.values())[::-1]
+
+
+def _returned(job: Job) -> JobReturn:
+    """A job's value from disk, so that a killed job hides no other: None for one that has none."""
+    value = sweep.read_status(job.folder).get("value")
+    returned = JobReturn(overrides=job.overrides, working_dir=str(job.folder), status=JobStatus.COMPLETED)
+    returned.return_value = value
+    return returned
+
+
+def distinct_extractors(jobs: Sequence[Job]) -> list[tuple[dict[str, Any], int]]:
+    """A config for each extractor and data set among the jobs, and how many jobs share it."""
+    named = {canonical_json(_extracting(job.config)): job.config for job in jobs if job.config}
+    counts = Counter(canonical_json(_extracting(job.config)) for job in jobs if job.config)
+    return [(config, counts[name]) for name, config in named.items()]
+
+
+def _extracting(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: config[name] for name in _EXTRACTOR if name in config}
+
+
+def extract_once(jobs: Sequence[Job]) -> None:
+    """Compute what the store lacks, an extractor at a time. One that fails is told; its jobs will say the same."""
+    from likeness import assembly
+
+    for config, _ in distinct_extractors([job for job in jobs if "decoding" in (job.config or {})]):
+        try:
+            assembly.find_features(config, assembly.build_extractor(config))
+        except LikenessError as error:
+            log.error("%s", error)
+
+
+def _show_dry_run(jobs: Sequence[Job], folder: Path) -> None:
+    """Print every job and what it would cost, and end; a folder that was made for the sweep goes again."""
+    from likeness import assembly
+    from likeness.reports.dry_run import dry_run_table
+
+    trained = [job for job in jobs if "decoding" in (job.config or {})]
+    costs = [(assembly.extraction_cost(config), shared) for config, shared in distinct_extractors(trained)]
+    faults = [(job.number, job.fault.what) for job in jobs if job.fault]
+    terminal().print(dry_run_table([(job.number, job.overrides, job.state) for job in jobs], costs, faults, folder))
+    _remove_empty(folder)
+    raise SystemExit(next((job.fault.exit_code for job in jobs if job.fault), 0))
+
+
+def _remove_empty(folder: Path) -> None:
+    """A sweep's folder that holds nothing but Hydra's own note of it."""
+    if folder.is_dir() and {path.name for path in folder.iterdir()} <= {"multirun.yaml"}:
+        (folder / "multirun.yaml").unlink(missing_ok=True)
+        folder.rmdir()
