@@ -432,6 +432,7 @@ def write_results(
         "backbone": card["options"]["backbone"],
         "options": {name: option for name, option in card["options"].items() if not name.startswith("hydra")},
         "data": card["data"],
+        "pictures": str(features.table.root.absolute()),
         "splits": splits,
         "extractor": {"fingerprint": card["fingerprint"], **card["extractor"]},
         "features": {"rows": len(features.table), "computed": features.computed, "reused": features.reused}

@@ -43,13 +43,13 @@ def run_table(metrics: Mapping) -> Group:
 
 def _methods(metrics: Mapping) -> Group:
     splits = metrics["splits"]
-    hits = {split: [*(_at(found, "chance") or ("hit@1",))][:2] for split, found in splits.items()}
+    hits = {split: [*(at(found, "chance") or ("hit@1",))][:2] for split, found in splits.items()}
     columns = [(split, hit) for split in splits for hit in hits[split]] + [(list(splits)[-1], "map@r")]
     board = table([""], [f"{split}\n{measure}" for split, measure in columns])
     cells = {method: [_shown(splits, split, method, measure) for split, measure in columns] for method in words.METHODS}
     best = [max(_numbers(column), default=None) for column in zip(*cells.values(), strict=True)]
     for method, row in cells.items():
-        shown = [_interval(cell, _number(cell) == top) for cell, top in zip(row, best, strict=True)]
+        shown = [_interval(cell, number(cell) == top) for cell, top in zip(row, best, strict=True)]
         board.add_row(words.METHODS[method], *shown)
     chance = [_interval(_shown(splits, split, "chance", measure)) for split, measure in columns]
     board.add_row("chance", *chance, style="dim")
@@ -59,22 +59,22 @@ def _methods(metrics: Mapping) -> Group:
 
 def _shown(splits: Mapping, split: str, method: str, measure: str) -> Any:
     """An interval for a hit; for map@r, the fifth column of a page's hundred characters, the number alone."""
-    found = _at(splits, split, method, measure)
-    return _number(found) if measure == "map@r" else found
+    found = at(splits, split, method, measure)
+    return number(found) if measure == "map@r" else found
 
 
 def _comparisons(metrics: Mapping) -> Group:
     """One line a pair, e.g. ``head − frozen  +1.2 points  [−0.4, +2.8]  p = 0.14  → inside the noise``."""
     split = list(metrics["splits"])[-1]
     board = Table.grid(padding=(0, 2, 0, 0))
-    for pair, measures in (_at(metrics, "splits", split, "paired") or {}).items():
+    for pair, measures in (at(metrics, "splits", split, "paired") or {}).items():
         names = " − ".join(words.METHODS.get(name, name) for name in pair.split("-", 1))
-        board.add_row(Text(names), *_difference(_at(measures, "hit@1")))
+        board.add_row(Text(names), *_difference(at(measures, "hit@1")))
     return titled(f"{split} hit@1", ", query by query", board)
 
 
 def _difference(found: Any) -> list[Text]:
-    difference, low, high, p = (_number(_at(found, key)) for key in ("difference", "low", "high", "p"))
+    difference, low, high, p = (number(at(found, key)) for key in ("difference", "low", "high", "p"))
     if difference is None:
         return [Text(words.NONE)]
     verdict, look = _verdict(difference, low, high, p)
@@ -110,9 +110,9 @@ def _costs(metrics: Mapping) -> Text:
 def _left_out(metrics: Mapping) -> Iterator[Text]:
     """A line for every kind of query or code that the figures do not count."""
     for name, split in metrics["splits"].items():
-        if skipped := _number(_at(split, "skipped")):
+        if skipped := number(at(split, "skipped")):
             yield Text(f"{name}: {skipped:,} queries skipped, as none of their candidates has their class", "yellow")
-        for method, rows in (_at(split, "zero") or {}).items():
+        for method, rows in (at(split, "zero") or {}).items():
             if rows:
                 yield Text(f"{name}: {rows:,} codes of {words.METHODS.get(method, method)} are zero", "yellow")
 
@@ -120,9 +120,9 @@ def _left_out(metrics: Mapping) -> Iterator[Text]:
 def run_line(metrics: Mapping) -> Text:
     """One run in one line: the head's hit@1 on each split, and its gain over the frozen features on the last."""
     splits = metrics["splits"]
-    hits = (f"{split} hit@1 {words.percent(_number(_shown(splits, split, 'head', 'hit@1')))}" for split in splits)
+    hits = (f"{split} hit@1 {words.percent(number(_shown(splits, split, 'head', 'hit@1')))}" for split in splits)
     *_, last = splits
-    gain = _number(_at(splits, last, "paired", "head-frozen", "hit@1", "difference"))
+    gain = number(at(splits, last, "paired", "head-frozen", "hit@1", "difference"))
     return Text(f"{', '.join(hits)}, {words.points(gain)} points over frozen")
 
 
@@ -139,7 +139,7 @@ def sweep_rows(folder: Path) -> list[Row]:
     if not folder.is_dir():
         raise LikenessError("RUN-MISSING", "there is no such sweep.", where=str(folder), fix="Give the sweep's folder.")
     jobs = [path for path in folder.iterdir() if (path / "status.json").exists() or (path / "metrics.json").exists()]
-    return _best_first([_row(path) for path in sorted(jobs, key=lambda path: (len(path.name), path.name))])
+    return best_first([run_row(path) for path in sorted(jobs, key=lambda path: (len(path.name), path.name))])
 
 
 def standing_table(folder: Path) -> Group:
@@ -162,28 +162,29 @@ def standing_table(folder: Path) -> Group:
 
 def finished_metrics(folder: Path) -> Mapping | None:
     """The metrics of a job that is done; None of any other, and where they cannot be read."""
-    metrics = _read(folder / "metrics.json")
-    return metrics if _state(_read(folder / "status.json"), metrics) == "done" else None
+    metrics = read_object(folder / "metrics.json")
+    return metrics if _state(read_object(folder / "status.json"), metrics) == "done" else None
 
 
-def _row(folder: Path) -> Row:
-    status, metrics = _read(folder / "status.json"), _read(folder / "metrics.json")
+def run_row(folder: Path) -> Row:
+    """One run as a row of :func:`sweep_rows`."""
+    status, metrics = read_object(folder / "status.json"), read_object(folder / "metrics.json")
     state = _state(status, metrics)
-    job = _at(status, "job")
-    overrides = _at(status, "overrides")
+    job = at(status, "job")
+    overrides = at(status, "overrides")
     return {
         "job": folder.name if job is None else job,
         "folder": folder.name,
         "state": state,
         **dict(_overridden(text) for text in (overrides if isinstance(overrides, list) else [])),
         **_results(metrics if state == "done" else None),
-        "error": _first_line(_at(status, "error")),
+        "error": _first_line(at(status, "error")),
     }
 
 
 def _state(status: Mapping | None, metrics: Mapping | None) -> str:
-    named = _at(status, "state") or "done"
-    return "lost" if named == "done" and not isinstance(_at(metrics, "splits"), Mapping) else str(named)
+    named = at(status, "state") or "done"
+    return "lost" if named == "done" and not isinstance(at(metrics, "splits"), Mapping) else str(named)
 
 
 def _overridden(text: str) -> tuple[str, str]:
@@ -196,18 +197,18 @@ def _results(metrics: Mapping | None) -> Row:
     row: Row = {}
     for split in ("val", "test"):
         for measure in ("hit@1", "hit@5"):
-            found = _at(metrics, "splits", split, "head", measure)
-            row[f"{split}/{measure}"] = _number(found)
-            row |= {f"{split}/{measure}_{end}": _number(_at(found, end)) for end in ("low", "high")}
+            found = at(metrics, "splits", split, "head", measure)
+            row[f"{split}/{measure}"] = number(found)
+            row |= {f"{split}/{measure}_{end}": number(at(found, end)) for end in ("low", "high")}
         for method in ("frozen", "pca"):
-            found = _at(metrics, "splits", split, "paired", f"head-{method}", "hit@1")
-            row[f"{split}/gain_over_{method}"] = _number(_at(found, "difference"))
-            row[f"{split}/p_over_{method}"] = _number(_at(found, "p"))
-    row |= {key: _number(_at(metrics, *key.split("."))) for key in _COSTS}
+            found = at(metrics, "splits", split, "paired", f"head-{method}", "hit@1")
+            row[f"{split}/gain_over_{method}"] = number(at(found, "difference"))
+            row[f"{split}/p_over_{method}"] = number(at(found, "p"))
+    row |= {key: number(at(metrics, *key.split("."))) for key in _COSTS}
     return row
 
 
-def _best_first(rows: Iterable[Row]) -> list[Row]:
+def best_first(rows: Iterable[Row]) -> list[Row]:
     """By validation hit@1; equals stay in the order of jobs. The test split has no say."""
     return sorted(rows, key=lambda row: (row["state"] != "done", row["val/hit@1"] is None, -(row["val/hit@1"] or 0)))
 
@@ -235,7 +236,7 @@ def sweep_table(rows: Sequence[Row]) -> Group:
 
     Only overridden options that differ between jobs have a column.
     """
-    done = [row for row in _best_first(rows) if row["state"] == "done"]
+    done = [row for row in best_first(rows) if row["state"] == "done"]
     unfinished = [row for row in rows if row["state"] != "done"]
     parts: list[Group | Text] = [_ranking(done), _choice(len(rows), done)] if done else [Text("No result yet.")]
     parts += [_unfinished(row) for row in unfinished[:_MOST_JOBS]]
@@ -295,35 +296,35 @@ def _stored(row: Row, key: str) -> dict[str, float | None]:
 
 def _interval(found: Any, best: bool = False) -> Text:
     """``58.2 [55.1–61.2]``: a fraction or ``{"value", "low", "high"}`` in percent."""
-    value, low, high = _number(found), _number(_at(found, "low")), _number(_at(found, "high"))
+    value, low, high = number(found), number(at(found, "low")), number(at(found, "high"))
     if value is None:
         return Text(words.NONE)
     between = "" if low is None or high is None else f" [{words.percent(low)}–{words.percent(high)}]"
     return Text.assemble((words.percent(value), "bold" if best else ""), (between, "dim"))
 
 
-def _at(found: Any, *keys: str) -> Any:
+def at(found: Any, *keys: str) -> Any:
     """What lies under ``keys``; None where the way there is missing or null."""
     for key in keys:
         found = found.get(key) if isinstance(found, Mapping) else None
     return found
 
 
-def _number(found: Any) -> float | int | None:
+def number(found: Any) -> float | int | None:
     """A finite number as it is, or the value of ``{"value", "low", "high"}``; None for all else."""
-    found = _at(found, "value") if isinstance(found, Mapping) else found
+    found = at(found, "value") if isinstance(found, Mapping) else found
     return found if isinstance(found, int | float) and not isinstance(found, bool) and math.isfinite(found) else None
 
 
 def _counted(found: Any, *keys: str) -> str:
-    return words.count(_number(_at(found, *keys)))
+    return words.count(number(at(found, *keys)))
 
 
 def _numbers(found: Iterable[Any]) -> list[float | int]:
-    return [number for number in map(_number, found) if number is not None]
+    return [number for number in map(number, found) if number is not None]
 
 
-def _read(path: Path) -> Mapping | None:
+def read_object(path: Path) -> Mapping | None:
     """A JSON object, None where there is none that can be read."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
