@@ -39,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     """A new subcommand is a function that adds its parser, with what it does as ``do``."""
     parser = argparse.ArgumentParser("likeness", description="What goes with train.py and evaluate.py.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_add_weights, _add_project, _add_sweep):
+    for add in (_add_weights, _add_project, _add_sweep, _add_report):
         add(commands)
     return parser
 
@@ -214,6 +214,36 @@ def _project(given: argparse.Namespace) -> None:
     folder = asked.out or asked.run / "figures" / "projections"
     found, title = assembly.project_run(asked.run, asked.perplexity, asked.split, folder, asked.rows)
     show_divergences(found, title, folder)
+
+
+_REPORT = (Option("out", Path, "FILE", "where to; when left out FOLDER/sweep.html, of several folders ./sweep.html"),)
+
+
+def _add_report(commands: Any) -> None:
+    told = "One page of all runs in these folders, sweeps' and single runs', to open in a browser without a network."
+    parser = commands.add_parser(
+        "report",
+        help="one page of a sweep, or of any runs",
+        description="\n".join([told, "", *_help(_REPORT)]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="likeness report FOLDER... [out=FILE]",
+    )
+    parser.add_argument("words", nargs="+", metavar="FOLDER", help="of a sweep or of a run; and out=FILE as above")
+    parser.set_defaults(do=_report)
+
+
+def _report(given: argparse.Namespace) -> None:
+    named = [word for word in given.words if "=" in word and not Path(word).is_dir()]
+    asked = options_of("report", _REPORT, named)
+    folders = [Path(word) for word in given.words if word not in named]
+    _refuse("report", [] if folders else ["FOLDER: missing, name a sweep's or a run's"])
+    path = asked.out or (folders[0] if len(folders) == 1 else Path()) / "sweep.html"
+    _refuse("report", [f"out: {path} is a folder, not a file"] if path.is_dir() else [])
+
+    from likeness.console import terminal
+    from likeness.reports.page import write_page
+
+    terminal().print(write_page(folders, path), soft_wrap=True, markup=False, highlight=False)
 
 
 def _help(options: Sequence[Option]) -> Iterator[str]:

@@ -71,7 +71,9 @@ def disagreement(jobs: Sequence[Job], winner: Job, split: str = "test") -> dict[
     if first is None:
         return None
     methods = [Method(winner.name, jobs.index(winner), first.ranks["head"], first.nearest)]
-    methods += [Method(words.METHODS[name], None, first.ranks[name], None) for name in _BASELINES if name in first.ranks]
+    methods += [
+        Method(words.METHODS[name], None, first.ranks[name], None) for name in _BASELINES if name in first.ranks
+    ]
     for place, job in list(enumerate(jobs))[: _MOST_ANSWERS // len(first.queries)]:
         found = None if job is winner else _answers(job.folder / "queries.csv", split, places, labels)
         if found and np.array_equal(found.queries, first.queries):
@@ -131,7 +133,9 @@ def _shown(methods: Sequence[Method], queries: Sequence[int], labels: Labels, ro
     shown = _shown_queries(methods)
     rows = [_cells(methods[place], query) for place, query in shown]
     wanted = [queries[query] for _, query in shown]
-    pictured = list(dict.fromkeys(number for query, row in zip(wanted, rows, strict=True) for number in (query, *row[1:])))
+    pictured = list(
+        dict.fromkeys(number for query, row in zip(wanted, rows, strict=True) for number in (query, *row[1:]))
+    )
     named = list(dict.fromkeys([*queries[:_MOST_NAMED], *pictured]))
     place_of = {number: place for place, number in enumerate(named)}
     paths = list(labels)

@@ -60,6 +60,11 @@ class Head:
     def best(self) -> Job:
         return self.jobs[0]
 
+    @property
+    def val(self) -> float:
+        """What heads are chosen by."""
+        return fmean(job.row["val/hit@1"] for job in self.jobs)
+
     def cost(self, name: str) -> float | None:
         """The mean over the jobs."""
         known = [cost for job in self.jobs if (cost := job.cost(name)) is not None]
@@ -130,7 +135,7 @@ def tried_heads(jobs: Sequence[Job], seeds: Sequence[Row]) -> list[Head]:
         same = tuple(job.row.get(name) for name in options) if seeds else job.name
         groups.setdefault(same, []).append(job)
     heads = [_head(group, [row for row in seeds if _is_of(row, group[0])]) for group in groups.values()]
-    return _adjusted(sorted(heads, key=lambda head: -(head.hits["val"][0] or 0)))
+    return _adjusted(sorted(heads, key=lambda head: -head.val))
 
 
 def _is_of(row: Row, job: Job) -> bool:

@@ -27,6 +27,7 @@ from likeness.reports.tables import brief
 from likeness.retrieval.significance import mean_interval
 from likeness.runs import journal
 
+_SCRIPTS = ("basics", "jobs", "head", "table", "figures", "classes", "compare", "page")  # one script, in this order
 _LEVEL = 0.05
 _BASELINE_NAMES = {"frozen": "the frozen features", "pca": "PCA"}
 _CLAUSES = {
@@ -36,7 +37,7 @@ _CLAUSES = {
     "unknown": "against {} there is no comparison",
 }
 _COSTS = ("code_width", "parameters", "epochs", "seconds")
-_MOST_POINTS = 20_000  # of all learning curves
+_MOST_POINTS = 12_000  # of all learning curves
 _FEWEST, _MOST = 12, 60  # points of one curve
 _MOST_JOURNAL = 32_000_000  # bytes
 _MOST_HEADS, _MOST_CLASSES = 40, 60  # of the map of classes
@@ -58,7 +59,10 @@ def write_page(folders: Sequence[Path], path: Path, seeds: Sequence[Row] | None 
     jobs = find_jobs(folders)
     if seeds is None:
         seeds = compared_seeds(Path(), [job.row for job in jobs])
-    content = page_content(jobs, seeds) | {"title": _title(folders), "folders": [str(path.absolute()) for path in folders]}
+    content = page_content(jobs, seeds) | {
+        "title": _title(folders),
+        "folders": [str(path.absolute()) for path in folders],
+    }
     write_atomic(path, _filled(content).encode())
     return path
 
@@ -71,7 +75,8 @@ def _title(folders: Sequence[Path]) -> str:
 def _filled(content: Mapping[str, Any]) -> str:
     """The template with everything inside, and a policy by which a browser loads nothing and runs this script alone."""
     parts = files("likeness.reports") / "page_template"
-    html, style, script = (parts.joinpath(f"page.{kind}").read_text("utf-8") for kind in ("html", "css", "js"))
+    html, style = (parts.joinpath(f"page.{kind}").read_text("utf-8") for kind in ("html", "css"))
+    script = "\n".join(parts.joinpath(f"{name}.js").read_text("utf-8") for name in _SCRIPTS)
     data = json.dumps(content, separators=(",", ":"), allow_nan=False).replace("<", r"\u003c")
     filled = {"@style-digest@": _digest(style), "@script-digest@": _digest(script)}
     filled |= {"@style@": style, "@script@": script, "@data@": data}
@@ -152,7 +157,9 @@ def _job(job: Job, options: Sequence[str], traces: dict[str, int], jobs: int) ->
     plain |= {"seed": row.get("seed")}
     if row["state"] != "done":
         return plain | {"error": _last_words(job), "trace": _trace(job, traces)}
-    plain |= {split: _rounded([row[f"{split}/hit@1{end}"] for end in ("", "_low", "_high")]) for split in ("val", "test")}
+    plain |= {
+        split: _rounded([row[f"{split}/hit@1{end}"] for end in ("", "_low", "_high")]) for split in ("val", "test")
+    }
     plain |= {name: _rounded(job_gain(job, name)) for name in BASELINES}
     plain |= {name: job.cost(name) for name in _COSTS}
     return plain | {"curve": _curve(job, min(_MOST, max(_FEWEST, _MOST_POINTS // jobs)))}
@@ -212,7 +219,7 @@ def _head(head: Head, place: Mapping[str, int]) -> dict[str, Any]:
 
 def _winner(heads: Sequence[Head], place: Mapping[str, int]) -> dict[str, Any]:
     head = heads[0]
-    ties = sum(other.hits["val"][0] == head.hits["val"][0] for other in heads) - 1
+    ties = sum(math.isclose(other.val, head.val) for other in heads) - 1
     return {
         "job": place[head.best.name],
         "seeds": len(head.jobs),
@@ -287,7 +294,9 @@ def _classes(heads: Sequence[Head], place: Mapping[str, int]) -> dict[str, Any] 
         "names": [names[index] for index in kept],
         "counts": [at(counts, names[index], "n") for index in kept],
         "rows": [{"name": name, "job": job} for name, job, _ in rows],
-        "values": [[None if math.isnan(row[index]) else round(float(row[index]), 4) for index in kept] for row in values],
+        "values": [
+            [None if math.isnan(row[index]) else round(float(row[index]), 4) for index in kept] for row in values
+        ],
         "left_out": {"classes": len(names) - len(kept), "heads": max(0, len(heads) - _MOST_HEADS)},
     }
 

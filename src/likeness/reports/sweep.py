@@ -1,15 +1,19 @@
 """The end of a multirun: one table of all jobs, read from disk, whatever became of each."""
 
+import logging
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+log = logging.getLogger(__name__)
+
 
 class EndOfSweep(Callback):
-    """Hydra calls it once after all jobs; it writes ``scoreboard.csv`` and prints it, best first.
+    """Hydra calls it once after all jobs; it writes ``scoreboard.csv`` and prints it, best first, and ``sweep.html``.
 
     Where jobs are rows of the thesis, what was published stands beside them.
     """
@@ -36,5 +40,20 @@ class EndOfSweep(Callback):
             console.print("", replication_table(thesis))
             console.print(f"\npublished beside measured: {write_replication(thesis, folder)}", soft_wrap=True)
         console.print(f"\nall jobs: {board}", soft_wrap=True)
+        if page := _page(folder, seeds):
+            console.print(f"the page: {page}", soft_wrap=True)
         if any(row["state"] != "done" for row in rows):
             sys.exit(1)
+
+
+def _page(folder: Path, seeds: Sequence[dict[str, Any]]) -> Path | None:
+    """Where the page is; None, and a warning, where it cannot be made: a page must not cost a sweep its result."""
+    try:
+        from likeness.reports.page import write_page
+
+        return write_page([folder], folder / "sweep.html", seeds)
+    except Exception as error:
+        log.warning(
+            "[PAGE] no sweep.html: %s; try again with: likeness report %s", error or type(error).__name__, folder
+        )
+        return None
