@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 CLASSES = ("bath", "bed", "kitchen")
@@ -12,7 +12,7 @@ def about(value: float, reach: float = 0.05) -> dict[str, float]:
     return {"value": value, "low": value - reach, "high": value + reach}
 
 
-def gain(difference: float, p: float, reach: float = 0.03) -> dict:
+def gain(difference: float, p: float, reach: float = 0.035) -> dict:
     return {"hit@1": {"difference": difference, "low": difference - reach, "high": difference + reach, "p": p}}
 
 
@@ -61,7 +61,7 @@ def write_job(
         "backbone": "shufflenet_rooms",
         "data": {"root": str(pictures)},
         "pictures": str(pictures),
-        "splits": {"val": split_of(val, 0.5, 0.52, p, 60), "test": split_of(test, 0.5, 0.52, p, len(ranks))},
+        "splits": {"val": split_of(val, 0.5, 0.52, p, 100), "test": split_of(test, 0.5, 0.52, p, len(ranks))},
         "seconds": {"fit": fit},
         "code_width": width,
         "parameters": 1000,
@@ -69,20 +69,21 @@ def write_job(
         "seed": 0,
     }
     (folder / "metrics.json").write_text(json.dumps(metrics))
-    write_queries(folder / "queries.csv", ranks, near)
+    found = round(100 * val)
+    write_queries(folder / "queries.csv", {"val": [1] * found + [2] * (100 - found), "test": ranks}, near)
     write_journal(folder / "journal.jsonl", val, epochs)
     return folder
 
 
-def write_queries(path: Path, ranks: Sequence[int], near: Sequence[int]) -> None:
+def write_queries(path: Path, ranks: Mapping[str, Sequence[int]], near: Sequence[int]) -> None:
     nearest = [f"{name}_{i}" for i in range(1, 6) for name in ("path", "label", "similarity")]
     names = ["split", "sample_id", "path", "label", "home", "skipped", "rank", "frozen_rank", "pca_rank", *nearest]
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(names)
-        for split in ("val", "test"):
-            for query, rank in enumerate(ranks):
-                found = [picture((query + step) % len(ranks)) for step in near]
+        for split in ranks:
+            for query, rank in enumerate(ranks[split]):
+                found = [picture((query + step) % len(ranks[split])) for step in near]
                 cells = [cell for path_, label in found for cell in (path_, label, "0.5")]
                 writer.writerow([split, query, *picture(query), "", 0, rank, 1 + query % 2, 1 + query % 3, *cells])
 

@@ -220,6 +220,9 @@ def test_a_sweep_ends_with_one_table_whatever_fails(place):
     assert {row["architecture"] for row in rows[:2]} == {"identity"}
     assert "spatial features" in rows[2]["error"]
     assert "2 heads tried" in done.stdout
+    page = (place / "sweep" / "sweep.html").read_text()
+    assert '"states":{"done":2,"failed":2}' in page
+    assert '"left_out":0,"unreadable":0' in page
     assert all(metrics_of(place / "sweep" / row["folder"])["features"]["computed"] == 0 for row in rows[:2])
 
 

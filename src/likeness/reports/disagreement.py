@@ -71,9 +71,8 @@ def disagreement(jobs: Sequence[Job], winner: Job, split: str = "test") -> dict[
     if first is None:
         return None
     methods = [Method(winner.name, jobs.index(winner), first.ranks["head"], first.nearest)]
-    methods += [
-        Method(words.METHODS[name], None, first.ranks[name], None) for name in _BASELINES if name in first.ranks
-    ]
+    baselines = [name for name in _BASELINES if name in first.ranks]
+    methods += [Method(words.METHODS[name], None, first.ranks[name], None) for name in baselines]
     for place, job in list(enumerate(jobs))[: _MOST_ANSWERS // len(first.queries)]:
         found = None if job is winner else _answers(job.folder / "queries.csv", split, places, labels)
         if found and np.array_equal(found.queries, first.queries):
@@ -132,10 +131,8 @@ def _shown(methods: Sequence[Method], queries: Sequence[int], labels: Labels, ro
     """Names, labels, neighbours and thumbnails of what is shown; ``pictures`` lacks what the budget left out."""
     shown = _shown_queries(methods)
     rows = [_cells(methods[place], query) for place, query in shown]
-    wanted = [queries[query] for _, query in shown]
-    pictured = list(
-        dict.fromkeys(number for query, row in zip(wanted, rows, strict=True) for number in (query, *row[1:]))
-    )
+    both = zip(shown, rows, strict=True)
+    pictured = list(dict.fromkeys(number for (_, query), row in both for number in (queries[query], *row[1:])))
     named = list(dict.fromkeys([*queries[:_MOST_NAMED], *pictured]))
     place_of = {number: place for place, number in enumerate(named)}
     paths = list(labels)
@@ -144,7 +141,7 @@ def _shown(methods: Sequence[Method], queries: Sequence[int], labels: Labels, ro
     for (place, query), (rank, *nearest) in zip(shown, rows, strict=True):
         near.setdefault(place, {})[query] = [rank, *(place_of[number] for number in nearest)]
     found = thumbnails([root / paths[number] for number in pictured], _PICTURE_BYTES)
-    pictures = {place_of[number]: picture for number, picture in zip(pictured, found)}
+    pictures = {place_of[number]: picture for number, picture in zip(pictured, found, strict=False)}
     return {
         "names": [paths[number] for number in named],
         "labels": [classes.index(labels[paths[number]]) for number in named],

@@ -143,7 +143,7 @@ def _is_of(row: Row, job: Job) -> bool:
 
 
 def _head(jobs: Sequence[Job], means: Sequence[Row]) -> Head:
-    hits = {split: [jobs[0].row[f"{split}/{end}"] for end in _ENDS] for split in ("val", "test")}
+    hits = {split: job_hits(jobs[0], split) for split in ("val", "test")}
     gains = {name: job_gain(jobs[0], name) for name in BASELINES}
     for row in means:
         hits[row["split"]] = [number(row[end]) for end in _ENDS]
@@ -151,6 +151,11 @@ def _head(jobs: Sequence[Job], means: Sequence[Row]) -> Head:
             keys = {name: (f"over_{name}", f"low_over_{name}", f"high_over_{name}", f"p_{name}") for name in BASELINES}
             gains = {name: [number(row.get(key)) for key in keys[name]] for name in BASELINES}
     return Head(jobs, hits, gains)
+
+
+def job_hits(job: Job, split: str) -> Figures:
+    """Of one job: hit@1, low and high."""
+    return [job.row[f"{split}/{end}"] for end in _ENDS]
 
 
 def job_gain(job: Job, baseline: str) -> Figures:
@@ -161,7 +166,7 @@ def job_gain(job: Job, baseline: str) -> Figures:
 
 def _adjusted(heads: Sequence[Head]) -> list[Head]:
     """Each p for the number of heads that were compared with the baseline."""
-    given = {name: [head.gains[name][3] for head in heads if head.gains[name][3] is not None] for name in BASELINES}
+    given = {name: [p for head in heads if (p := head.gains[name][3]) is not None] for name in BASELINES}
     left = {name: iter(holm(values).tolist()) for name, values in given.items()}
     return [replace(head, gains={name: _with_p(head.gains[name], left[name]) for name in BASELINES}) for head in heads]
 

@@ -20,7 +20,7 @@ import numpy as np
 from likeness.files import write_atomic
 from likeness.reports import words
 from likeness.reports.disagreement import disagreement
-from likeness.reports.jobs import BASELINES, Figures, Head, Job, Row, find_jobs, job_gain, tried_heads
+from likeness.reports.jobs import BASELINES, Figures, Head, Job, Row, find_jobs, job_gain, job_hits, tried_heads
 from likeness.reports.scoreboard import at, number, options_of, varying_options
 from likeness.reports.seeds import compared_seeds, read_hits
 from likeness.reports.tables import brief
@@ -42,6 +42,7 @@ _FEWEST, _MOST = 12, 60  # points of one curve
 _MOST_JOURNAL = 32_000_000  # bytes
 _MOST_HEADS, _MOST_CLASSES = 40, 60  # of the map of classes
 _MOST_TRACES, _MOST_TRACE = 200, 4_000  # tracebacks; characters of one, its end
+_MOST_NAMED = 3  # folders, in the title
 _MOST_VALUES = 12  # of an option, in the page's head
 
 
@@ -59,17 +60,15 @@ def write_page(folders: Sequence[Path], path: Path, seeds: Sequence[Row] | None 
     jobs = find_jobs(folders)
     if seeds is None:
         seeds = compared_seeds(Path(), [job.row for job in jobs])
-    content = page_content(jobs, seeds) | {
-        "title": _title(folders),
-        "folders": [str(path.absolute()) for path in folders],
-    }
+    content = page_content(jobs, seeds)
+    content |= {"title": _title(folders), "folders": [str(folder.absolute()) for folder in folders]}
     write_atomic(path, _filled(content).encode())
     return path
 
 
 def _title(folders: Sequence[Path]) -> str:
-    more = f" and {len(folders) - 1} more" if len(folders) > 1 else ""
-    return f"{folders[0].absolute().name}{more}"
+    more = f" and {len(folders) - _MOST_NAMED} more" if len(folders) > _MOST_NAMED else ""
+    return ", ".join(folder.absolute().name for folder in folders[:_MOST_NAMED]) + more
 
 
 def _filled(content: Mapping[str, Any]) -> str:
@@ -157,15 +156,13 @@ def _job(job: Job, options: Sequence[str], traces: dict[str, int], jobs: int) ->
     plain |= {"seed": row.get("seed")}
     if row["state"] != "done":
         return plain | {"error": _last_words(job), "trace": _trace(job, traces)}
-    plain |= {
-        split: _rounded([row[f"{split}/hit@1{end}"] for end in ("", "_low", "_high")]) for split in ("val", "test")
-    }
+    plain |= {split: _rounded(job_hits(job, split)) for split in ("val", "test")}
     plain |= {name: _rounded(job_gain(job, name)) for name in BASELINES}
     plain |= {name: job.cost(name) for name in _COSTS}
     return plain | {"curve": _curve(job, min(_MOST, max(_FEWEST, _MOST_POINTS // jobs)))}
 
 
-def _rounded(values: Figures) -> Figures:
+def _rounded(values: Iterable[float | int | None]) -> Figures:
     return [None if value is None else round(value, 6) for value in values]
 
 
@@ -236,12 +233,13 @@ def _over_queries(head: Head) -> Figures:
 
     What seeds differ by says nothing of how many queries were asked.
     """
-    runs = [read_hits(job.folder / "queries.csv", "test") for job in head.jobs] if len(head.jobs) > 1 else []
-    if not runs or any(run is None or run.paths != runs[0].paths for run in runs):
+    found = (read_hits(job.folder / "queries.csv", "test") for job in head.jobs)
+    runs = [hits for hits in found if hits]
+    if len(runs) < 2 or any(run.paths != runs[0].paths for run in runs):
         return head.hits["test"]
     homes = runs[0].homes if (runs[0].homes >= 0).any() else None
-    found = mean_interval(np.mean([run.by_method["head"] for run in runs], axis=0), homes)
-    return [value if math.isfinite(value) else None for value in found]
+    interval = mean_interval(np.mean([run.by_method["head"] for run in runs], axis=0), homes)
+    return [number(value) for value in interval]
 
 
 def verdict(gains: Mapping[str, Figures]) -> str:
@@ -280,23 +278,23 @@ def _classes(heads: Sequence[Head], place: Mapping[str, int]) -> dict[str, Any] 
 
     Of many classes those on which the heads differ most.
     """
-    rows = [(words.METHODS[name], None, [_by_class(heads[0].best, name)]) for name in BASELINES if heads]
-    for head in heads[:_MOST_HEADS]:
-        rows.append((head.best.name, place[head.best.name], [_by_class(job, "head") for job in head.jobs]))
-    names = sorted({name for _, _, runs in rows for run in runs for name in run if run[name] is not None})
-    values = np.array([[_mean(run.get(name) for run in runs) for name in names] for _, _, runs in rows], float)
+    shown = heads[:_MOST_HEADS]
+    runs = [[_by_class(heads[0].best, name)] for name in BASELINES if heads]
+    runs += [[_by_class(job, "head") for job in head.jobs] for head in shown]
+    names = sorted({name for same in runs for run in same for name in run if run[name] is not None})
+    values = np.array([[_mean(run.get(name) for run in same) for name in names] for same in runs], float)
     if not names:
         return None
     spread = np.nanmax(values, axis=0) - np.nanmin(values, axis=0)
     kept = sorted(np.argsort(-spread, kind="stable")[:_MOST_CLASSES].tolist())
+    rows: list[dict[str, Any]] = [{"name": words.METHODS[name], "job": None} for name in BASELINES]
+    rows += [{"name": head.best.name, "job": place[head.best.name]} for head in shown]
     counts = at(heads[0].best.metrics, "splits", "test", "per_class", "head") or {}
     return {
         "names": [names[index] for index in kept],
         "counts": [at(counts, names[index], "n") for index in kept],
-        "rows": [{"name": name, "job": job} for name, job, _ in rows],
-        "values": [
-            [None if math.isnan(row[index]) else round(float(row[index]), 4) for index in kept] for row in values
-        ],
+        "rows": rows,
+        "values": [_rounded(number(value) for value in row[kept].tolist()) for row in values],
         "left_out": {"classes": len(names) - len(kept), "heads": max(0, len(heads) - _MOST_HEADS)},
     }
 

@@ -53,7 +53,5 @@ def _page(folder: Path, seeds: Sequence[dict[str, Any]]) -> Path | None:
 
         return write_page([folder], folder / "sweep.html", seeds)
     except Exception as error:
-        log.warning(
-            "[PAGE] no sweep.html: %s; try again with: likeness report %s", error or type(error).__name__, folder
-        )
+        log.warning("[PAGE] no sweep.html: %r; try again with: likeness report %s", error, folder)
         return None

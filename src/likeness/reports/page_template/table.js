@@ -101,12 +101,13 @@ function errorOf(job) {
 
 function fold(item) {
   const isOpen = view.open.has(item.head);
+  const names = item.kids.map((place) => jobs[place].name).join(", ");
   const turn = () => {
     if (!view.open.delete(item.head)) view.open.add(item.head);
     showTable();
     document.querySelector(`[data-head="${item.head}"]`).focus();
   };
-  return h("button", { type: "button", class: "fold", "data-head": item.head, "aria-expanded": String(isOpen), "aria-label": `${plural(item.kids.length, "job")}, ${described(jobs[item.job])}`, onclick: turn }, item.kids.map((place) => jobs[place].name).slice(0, 3).join(", ") + (item.kids.length > 3 ? " …" : ""));
+  return h("button", { type: "button", class: "fold", "data-head": item.head, "aria-expanded": String(isOpen), "aria-label": `${plural(item.kids.length, "job")}, ${described(jobs[item.job])}`, onclick: turn }, names.length > 16 ? `${jobs[item.job].name} +${item.kids.length - 1}` : names);
 }
 
 function setUpTable() {
