@@ -112,7 +112,7 @@ def _parsed(
     homes = [row[column["home"]] for row in rows if row[column["home"]]]
     return Answers(
         pictures[:, 0],
-        {name: np.array([int(row[at]) for row in rows]) for name, at in ranks.items() if at is not None},
+        {name: np.array([int(row[index]) for row in rows]) for name, index in ranks.items() if index is not None},
         pictures[:, 1:],
         len(set(homes)) < len(homes),
     )
