@@ -66,7 +66,7 @@ def test_a_sweep_over_the_thesis_leaves_every_table_and_says_where(job, end, tmp
         job(number, seed, f"thesis/table3_{row}", protocol)
     said = end()
     tables = {"scoreboard.csv", "seeds.csv", "seeds.md", "replication.csv", "replication.md"}
-    assert left_in(tmp_path) == tables | {"gains.png"}
+    assert left_in(tmp_path) == tables | {"gains.png", "sweep.html"}
     for line in ("all jobs: {}/scoreboard.csv", "means over seeds: {}/seeds.csv"):
         assert line.format(tmp_path) in said.splitlines()
     assert f"published beside measured: {tmp_path}/replication.csv" in said.splitlines()
@@ -96,7 +96,7 @@ def test_a_sweep_over_widths_leaves_a_curve_and_nothing_of_the_thesis(job, end, 
     for number, (width, seed) in enumerate((width, seed) for width in (8, 16, 32) for seed in "01"):
         job(number, seed, width=width, architecture__widths=f"[{width}]")
     said = end()
-    assert left_in(tmp_path) == {"scoreboard.csv", "seeds.csv", "seeds.md", "gains.png", "widths.png"}
+    assert left_in(tmp_path) == {"scoreboard.csv", "seeds.csv", "seeds.md", "gains.png", "widths.png", "sweep.html"}
     assert "published" not in said
 
 
@@ -114,7 +114,7 @@ def test_without_seeds_there_is_one_table(job, end, tmp_path):
     job(0, noise="none")
     job(1, noise="masking")
     assert "over seeds" not in end()
-    assert left_in(tmp_path) == {"scoreboard.csv"}
+    assert left_in(tmp_path) == {"scoreboard.csv", "sweep.html"}
 
 
 def test_a_job_that_failed_fails_the_sweep_after_every_table_was_written(job, end, tmp_path, capsys):
