@@ -15,6 +15,7 @@ from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from likeness.errors import LikenessError
+from likeness.runs.journal import logged, read
 
 log = logging.getLogger(__name__)
 
@@ -148,10 +149,15 @@ def mlflow_logger(folder: str, experiment: str = "likeness", uri: str | None = N
 
 
 def csv_logger(folder: str) -> Logger:
-    """``csv/metrics.csv`` in the run's folder."""
+    """``csv/metrics.csv`` in the run's folder; a resumed run's is made anew from its journal, and goes on."""
     from pytorch_lightning.loggers import CSVLogger
 
-    return CSVLogger(save_dir=folder, name="csv", version="", flush_logs_every_n_steps=1000)
+    if rank_zero_only.rank == 0:
+        (Path(folder) / "csv" / "metrics.csv").unlink(missing_ok=True)
+    logger = CSVLogger(save_dir=folder, name="csv", version="", flush_logs_every_n_steps=1000)
+    for event in logged(read(Path(folder) / "journal.jsonl")):
+        logger.log_metrics({k: v for k, v in event.items() if k not in ("time", "event", "step")}, event["step"])
+    return logger
 
 
 def _need(package: str) -> None:
