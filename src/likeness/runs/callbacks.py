@@ -13,6 +13,7 @@ from likeness.console import Advance, progress
 from likeness.runs import preemption
 from likeness.runs.checkpoint import open_checkpoint, resume_path, resume_paths
 
+_KEPT_AS = "likeness_resume"
 _DUE = 1  # less than the number of any signal that is listened to
 
 
@@ -53,22 +54,25 @@ class ResumeCheckpoint(Checkpoint):
     """
 
     def __init__(
-        self, dirpath: str = "checkpoints", every_n_epochs: int | None = None, every_seconds: float | None = 60.0
+        self, dirpath: str = "checkpoints", every_n_epochs: int | None = None, every_seconds: float | int | None = 60
     ) -> None:
         self._folder, self._every_n_epochs, self._every_seconds = Path(dirpath), every_n_epochs, every_seconds
         self._kept: list[Path] = []
         self._written = time.monotonic()
         self._finished = False
+        self._metrics: dict[str, torch.Tensor] = {}
         self._deferred = ExitStack()
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"finished": self._finished}
+    def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Add what Lightning leaves out: metrics that an epoch without validation goes by, and whether this is the end.
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._finished = state_dict["finished"]
+        ``should_stop`` is no such sign: it is set before the epoch's end is done.
+        """
+        checkpoint[_KEPT_AS] = {"finished": self._finished, "metrics": dict(trainer.callback_metrics)}
 
     def on_load_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """The run's folder may have been moved: what other callbacks remember of it moves along."""
+        self._finished, self._metrics = checkpoint[_KEPT_AS]["finished"], checkpoint[_KEPT_AS]["metrics"]
         for state in checkpoint["callbacks"].values():
             if "best_model_path" in state:
                 _move(state, self._folder)
@@ -79,7 +83,9 @@ class ResumeCheckpoint(Checkpoint):
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         self._kept = [Path(trainer.ckpt_path)] if trainer.ckpt_path else []
         self._written = time.monotonic()
+        trainer.callback_metrics.update(self._metrics)
         self._deferred.enter_context(preemption.deferred())  # not before: Lightning has put its own handlers just now
+        trainer.fit_loop._restarting = False  # or it takes no step of a plateau scheduler at the end of this epoch
         if trainer.fit_loop.restarted_on_epoch_start:
             trainer.fit_loop.epoch_loop.restarting = False  # the batches before are another epoch's
 
@@ -91,8 +97,10 @@ class ResumeCheckpoint(Checkpoint):
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         loop = trainer.fit_loop.epoch_loop
-        something_else_is_next = trainer.is_last_batch or loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
-        if not (something_else_is_next or loop._should_accumulate()):
+        last = loop._is_training_done or trainer.should_stop  # of the epoch
+        fetcher = trainer.fit_loop._data_fetcher
+        assert fetcher is not None
+        if not (last or loop._should_check_val_fx(fetcher) or loop._should_accumulate()):
             self._between_batches(trainer)
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
