@@ -1,91 +1,28 @@
 """Training that was cut at any batch and went on ends bit for bit as training that was not."""
 
+import errno
+import os
 import signal
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-import pytorch_lightning as pl
 import torch
 from helpers import ROOT
-from hydra import compose, initialize_config_dir
+from small_run import BATCHES, RaisedAt, config_of, drawn, train
 
-from likeness import assembly
-from likeness.config import checked, register
 from likeness.errors import LikenessError
-from likeness.features.datamodule import FeatureData
-from likeness.features.extraction import Extractor, Features
-from likeness.heads.autoencoder import Autoencoder
-from likeness.images.decoding import Decoder
-from likeness.images.preprocessing import Preprocessing
-from likeness.images.table import Row, tabulate
 from likeness.runs import preemption
-from likeness.runs.checkpoint import newest_checkpoint, open_checkpoint, step_of
-from likeness.runs.folder import RunFolder
-from likeness.runs.journal import epochs, read
-
-BATCHES = 3  # an epoch: 40 rows in batches of 16, 16 and 8
-
-
-class Shaped:
-    """Stands for a backbone that is never asked for a feature."""
-
-    def __call__(self, pictures):
-        raise AssertionError("no picture is looked at here")
-
-    def policy(self) -> dict:
-        return {"network": "none", "weights": "none"}
-
-    def feature_shape(self, size: int) -> tuple[int, ...]:
-        return (9,)
-
-
-def drawn(seed: int = 0) -> FeatureData:
-    """40 rows to train on and 20 for val, of three classes."""
-    rng = np.random.default_rng(seed)
-    labels = np.arange(60) % 3
-    rows = rng.normal(size=(60, 9)) + rng.normal(size=(3, 9))[labels]
-    listed = [Row(f"{i:02d}", "abc"[label], "train" if i < 40 else "val") for i, label in enumerate(labels)]
-    keys = rng.integers(0, 256, (60, 32)).astype(np.uint8)
-    features = Features(
-        tabulate(Path("/none"), listed, 0, (0.6, 0.2, 0.2)), torch.from_numpy(rows.astype(np.float32)), keys, 0, 60
-    )
-    return FeatureData(features, batch_size=16, seed=0)
-
-
-def config_of(*overrides: str) -> dict:
-    register()
-    always = ("data=folder", "data.root=/none", "trainer.accelerator=cpu", "architecture=dense", "batch_size=16")
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return checked(
-            compose("train", [*always, "architecture.widths=[4]", "logger=none", "trainer.max_epochs=3", *overrides])
-        )
-
-
-class RaisedAt(pl.Callback):
-    """A signal arrives while batch ``at`` is computed, as it may at any time; each batch it saw is in ``seen``."""
-
-    def __init__(self, at: int | None = None, sent: signal.Signals = signal.SIGUSR1) -> None:
-        self.at, self.sent, self.seen = at, sent, []
-
-    def on_train_batch_start(self, trainer, module, batch, batch_idx):
-        self.seen.append(trainer.current_epoch * BATCHES + batch_idx + 1)
-        if self.seen[-1] == self.at:
-            signal.raise_signal(self.sent)
-
-
-def train(config: dict, path: Path, watcher: RaisedAt, data: FeatureData | None = None) -> tuple:
-    """A run as train.py assembles it, up to the head that is scored."""
-    data = data or drawn()
-    folder = RunFolder(path, config)
-    extractor = Extractor(Decoder(), Preprocessing(size=8, mean=[0.0] * 3, std=[1.0] * 3), Shaped())
-    card = assembly.build_card(config, {"architecture": "x", "backbone": "y"}, extractor, data)
-    module = assembly.build_head(config, data.feature_shape, card)
-    trainer = assembly.build_trainer(config, folder)
-    trainer.callbacks.insert(0, watcher)
-    with preemption.listening():
-        assembly.fit(trainer, module, data, folder)
-    return module, trainer, epochs(read(folder.journal.path))
+from likeness.runs.checkpoint import (
+    CARD,
+    AtomicCheckpointIO,
+    newest_checkpoint,
+    open_checkpoint,
+    resume_path,
+    step_of,
+)
 
 
 def cut(config: dict, path: Path, at: int, sent: signal.Signals = signal.SIGUSR1) -> list[int]:
@@ -150,3 +87,207 @@ def test_cut_at_every_batch_the_end_is_the_same_bit_for_bit(variant, tmp_path):
         assert found == history
         assert {"train/loss", "val/loss", "val/hit@1", "val/hit@1_best"} <= found[0].keys()
         assert again.current_epoch == trainer.current_epoch
+
+
+class Killed(BaseException):
+    """Nothing is saved on the way out, as when the process is killed."""
+
+
+class KilledAt(RaisedAt):
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        super().on_train_batch_start(trainer, module, batch, batch_idx)
+        if len(self.seen) == 8:
+            raise Killed
+
+
+def kill(config: dict, path: Path) -> None:
+    """Train until the eighth batch, and no further."""
+    with pytest.raises(Killed):
+        train(config, path, KilledAt())
+
+
+def steps(path: Path) -> list[int]:
+    return sorted(step_of(each) for each in (path / "checkpoints").glob("resume-*"))
+
+
+ROLLING = [
+    (["callbacks.resume.every_n_epochs=1"], [3, 6]),
+    (["callbacks.resume.every_n_epochs=2"], [6]),
+    (["callbacks.resume.every_seconds=0"], [6, 7]),
+    (["callbacks.resume.every_n_epochs=1", "callbacks.resume.every_seconds=null"], [3, 6]),
+]
+
+
+@pytest.mark.parametrize(("often", "kept"), ROLLING)
+def test_a_killed_run_goes_on_from_the_newest_checkpoint_of_two(often, kept, tmp_path):
+    config = config_of("optimizer=adamw", "noise=gaussian", *often)
+    module, _, history = train(config, tmp_path / "whole", RaisedAt())
+    kill(config, tmp_path / "killed")
+    assert steps(tmp_path / "killed") == kept
+    resumed, _, found = train(config, tmp_path / "killed", rest := RaisedAt())
+    assert rest.seen == list(range(kept[-1] + 1, 10))
+    assert_same_tensors(dict(resumed.state_dict()), dict(module.state_dict()))
+    assert found == history
+    assert steps(tmp_path / "killed")[-1] == 9
+    assert len(steps(tmp_path / "killed")) == 2
+
+
+def test_without_a_rolling_checkpoint_a_kill_costs_the_training_so_far(tmp_path):
+    config = config_of("optimizer=adamw", "callbacks.resume.every_seconds=null")
+    kill(config, tmp_path)
+    assert steps(tmp_path) == []
+
+
+def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_taken(tmp_path, caplog):
+    config = config_of("optimizer=adamw", "callbacks.resume.every_n_epochs=1")
+    module, _, _ = train(config, tmp_path / "whole", RaisedAt())
+    kill(config, tmp_path / "killed")
+    newest = tmp_path / "killed" / "checkpoints" / "resume-00000006.ckpt"
+    newest.write_bytes(newest.read_bytes()[:-100])
+    resumed, _, _ = train(config, tmp_path / "killed", rest := RaisedAt())
+    assert f"[CKPT] {newest} cannot be gone on from" in caplog.text
+    assert rest.seen == [4, 5, 6, 7, 8, 9]
+    assert_same_tensors(dict(resumed.state_dict()), dict(module.state_dict()))
+
+
+@pytest.mark.parametrize("sent", preemption.SIGNALS)
+def test_every_signal_saves_and_says_so(sent, tmp_path):
+    with pytest.raises(preemption.Preempted) as end:
+        train(config_of(), tmp_path, RaisedAt(4, sent))
+    verb = "interrupted" if sent == signal.SIGINT else "preempted"
+    assert str(end.value) == f"{verb} at step 4; saved; resume with the same command"
+    assert steps(tmp_path) == [4]
+
+
+def test_signals_during_the_save_destroy_nothing(tmp_path, monkeypatch):
+    def insistent(*given):
+        for sent in preemption.SIGNALS:
+            signal.raise_signal(sent)
+        return replace(*given)
+
+    class Insistent(RaisedAt):
+        def on_train_batch_end(self, *given):
+            if self.seen[-1] == self.at:
+                monkeypatch.setattr(os, "replace", insistent)
+
+    replace = os.replace
+    with pytest.raises(preemption.Preempted, match="preempted at step 4; saved"):
+        train(config_of(), tmp_path, Insistent(4))
+    assert steps(tmp_path) == [4]
+
+
+def test_a_run_that_was_preempted_twice_and_moved_ends_the_same(tmp_path):
+    config = config_of("optimizer=adamw", "noise=masking")
+    module, _, history = train(config, tmp_path / "whole", RaisedAt())
+    cut(config, tmp_path / "a", 5, signal.SIGTERM)
+    (tmp_path / "a").rename(tmp_path / "b")
+    cut(config, tmp_path / "b", 7, signal.SIGUSR2)
+    resumed, trainer, found = train(config, tmp_path / "b", RaisedAt())
+    assert_same_tensors(dict(resumed.state_dict()), dict(module.state_dict()))
+    assert found == history
+    assert {str(Path(c.best_model_path).parent) for c in trainer.checkpoint_callbacks[:1]} == {
+        str(tmp_path / "b" / "checkpoints")
+    }
+
+
+def test_a_head_does_not_go_on_with_other_pictures(tmp_path):
+    cut(config_of(), tmp_path, 4)
+    with pytest.raises(LikenessError, match="other pictures") as refusal:
+        train(config_of(), tmp_path, RaisedAt(), drawn(seed=1))
+    assert refusal.value.code == "DATA-CHANGED"
+    assert "pictures" in refusal.value.where
+
+
+FAILS = [("fsync", 1), ("replace", 1), ("fsync", 2)]  # the file's, its name's, the folder's
+
+
+@pytest.mark.parametrize(("call", "time"), FAILS)
+def test_a_full_disk_stops_training_and_names_the_last_good_step(call, time, tmp_path, monkeypatch):
+    def full(*given):
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(*given)
+
+    config, left, real = config_of("callbacks.resume.every_n_epochs=1"), 0, getattr(os, call)
+
+    class FullAt(RaisedAt):
+        def on_train_batch_start(self, trainer, module, batch, batch_idx):
+            nonlocal left
+            if trainer.global_step == 3:  # step 3 is on disk
+                left = time
+                monkeypatch.setattr(os, call, full)
+
+    with pytest.raises(LikenessError) as refusal:
+        train(config, tmp_path, FullAt())
+    assert (refusal.value.code, refusal.value.exit_code) == ("CKPT", 74)
+    assert refusal.value.what == "the checkpoint of step 6 could not be written. Training stops."
+    assert "last good: step 3 (resume-00000003.ckpt)" in refusal.value.kept
+    assert "No space left on device" in refusal.value.cause
+    assert "bytes are free" in refusal.value.cause
+    monkeypatch.undo()
+    assert newest_checkpoint(tmp_path / "checkpoints") is not None
+    assert not list((tmp_path / "checkpoints").glob(".tmp-*"))
+    module, _, _ = train(config, tmp_path, RaisedAt())
+    whole, _, _ = train(config, tmp_path / "whole", RaisedAt())
+    assert_same_tensors(dict(module.state_dict()), dict(whole.state_dict()))
+
+
+DIES = [
+    ("before", "fsync", 1),
+    ("after", "fsync", 1),
+    ("before", "replace", 1),
+    ("after", "replace", 2),
+    ("before", "unlink", 2),
+]
+
+
+@pytest.mark.parametrize(("when", "call", "newest"), DIES)
+def test_a_process_that_dies_at_any_step_of_a_save_leaves_a_checkpoint_that_loads(when, call, newest, tmp_path):
+    """The second save of a child dies; ``os._exit`` runs no cleaning up."""
+    one = {"state_dict": {"w": torch.ones(3)}, CARD: {"schema": 1}, "global_step": 1}
+    AtomicCheckpointIO().save_checkpoint(one, resume_path(tmp_path, 1))
+    child = os.fork()
+    if not child:
+        real = getattr(os, call)
+
+        def die(*given, **named):
+            if when == "after":
+                real(*given, **named)
+            os._exit(137)
+
+        setattr(os, call, die)
+        AtomicCheckpointIO().save_checkpoint({**one, "global_step": 2}, resume_path(tmp_path, 2))
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 137
+    assert newest_checkpoint(tmp_path) == resume_path(tmp_path, newest)
+    assert torch.equal(open_checkpoint(resume_path(tmp_path, newest))["state_dict"]["w"], torch.ones(3))
+
+
+def test_two_processes_that_were_cut_end_as_if_they_were_not(tmp_path):
+    """The signal reaches one of them; both save, and end, at the same batch."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    together = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+    together |= {"MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test", "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, str(ROOT / "tests" / "small_run.py"), str(tmp_path)]
+    processes = [
+        subprocess.Popen(
+            command,
+            env={**os.environ, **together, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    told = [process.communicate(timeout=120)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], "".join(told)
+    states = {name: torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("whole-0", "whole-1")}
+    for name in ("2-0", "2-1", "3-0", "3-1", "5-0", "5-1"):
+        found = torch.load(tmp_path / f"{name}.pt", weights_only=True)
+        assert found.pop("saved") == [int(name[0])], name
+        whole = {key: value for key, value in states[f"whole-{name[-1]}"].items() if key != "saved"}
+        assert_same_tensors(found, whole, name)

@@ -141,7 +141,9 @@ class Autoencoder(pl.LightningModule):
         world, own = self.trainer.world_size, self._losses["train"]
         if not own:
             return torch.zeros(world, 0, 2)
-        return self.all_gather(torch.stack(own)).reshape(world, len(own), 2).cpu()
+        every = self.all_gather(torch.stack(own))
+        assert isinstance(every, Tensor)
+        return every.reshape(world, len(own), 2).cpu()
 
     def fit_closed_form(self, split: Split) -> None:
         """Fit the scaling and a closed-form head on these rows."""

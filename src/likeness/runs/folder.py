@@ -44,7 +44,7 @@ class RunFolder:
 
 
 def read_state(folder: Path) -> str:
-    """What ``status.json`` says of a run: done, running, failed, interrupted or preempted; unknown where it says nothing."""
+    """What ``status.json`` says: done, running, failed, interrupted or preempted; unknown where it says nothing."""
     try:
         return str(json.loads((folder / "status.json").read_text())["state"])
     except (OSError, ValueError, KeyError):

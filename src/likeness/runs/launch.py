@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -96,7 +97,7 @@ def reported(task: Task) -> Task:
     return job
 
 
-def _folder_option(hydra: DictConfig) -> str:
+def _folder_option(hydra: HydraConf) -> str:
     """What to add to the command so that it finds this folder again; nothing where the command names it."""
     name = "hydra.sweep.dir" if hydra.mode == RunMode.MULTIRUN else "hydra.run.dir"
     named = any(each.lstrip("+").startswith(f"{name}=") for each in hydra.overrides.hydra)

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from likeness.errors import listed
-from likeness.files import alive
+from likeness.files import alive, sweep_temporary
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +39,7 @@ def resume(folder: Path, cfg: DictConfig, locked: bool) -> bool:
     log.info("[RESUME] found step %d", step) if found else log.info("[RESUME] fresh start: no step was saved")
     if found is None and ((folder / "checkpoints").exists() or (folder / "metrics.json").exists()):
         return False
+    sweep_temporary(folder / "checkpoints")
     Journal(folder / "journal.jsonl").write("resumed_from", step=step)
     return True
 

@@ -152,12 +152,16 @@ def csv_logger(folder: str) -> Logger:
     """``csv/metrics.csv`` in the run's folder; a resumed run's is made anew from its journal, and goes on."""
     from pytorch_lightning.loggers import CSVLogger
 
-    if rank_zero_only.rank == 0:
-        (Path(folder) / "csv" / "metrics.csv").unlink(missing_ok=True)
     logger = CSVLogger(save_dir=folder, name="csv", version="", flush_logs_every_n_steps=1000)
-    for event in logged(read(Path(folder) / "journal.jsonl")):
-        logger.log_metrics({k: v for k, v in event.items() if k not in ("time", "event", "step")}, event["step"])
+    _log_again(logger, Path(folder))
     return logger
+
+
+@rank_zero_only
+def _log_again(logger: Logger, folder: Path) -> None:
+    (folder / "csv" / "metrics.csv").unlink(missing_ok=True)
+    for event in logged(read(folder / "journal.jsonl")):
+        logger.log_metrics({k: v for k, v in event.items() if k not in ("time", "event", "step")}, event["step"])
 
 
 def _need(package: str) -> None:
