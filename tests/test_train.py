@@ -188,10 +188,10 @@ LONG = (
     "data.root=photos",
     *SMALL[:3],
     "batch_size=16",
-    "trainer.max_epochs=300",
+    "trainer.max_epochs=60",
     "noise=gaussian",
     "callbacks.early_stopping.patience=1000",
-    "callbacks.resume.every_seconds=0.2",
+    "callbacks.resume.every_n_epochs=1",
     "figures.draw=none",
     "logger=csv",
 )
@@ -225,9 +225,9 @@ def test_a_run_that_was_killed_and_then_preempted_gives_the_numbers_of_one_that_
     slurm["PATH"] = f"{place / 'bin'}:{os.environ['PATH']}"
     cut, status = place / "cut", place / "cut" / "status.json"
 
-    assert end_by(signal.SIGKILL, place, 60)[0] == -signal.SIGKILL
+    assert end_by(signal.SIGKILL, place, 15)[0] == -signal.SIGKILL
     assert json.loads(status.read_text())["state"] == "running"
-    code, said = end_by(signal.SIGUSR1, place, logged(cut) + 60, **slurm)
+    code, said = end_by(signal.SIGUSR1, place, logged(cut) + 15, **slurm)
     assert code == 75, said
     found = int(re.search(r"\[RESUME\] found step (\d+)", said)[1])
     step = int(re.search(r"preempted at step (\d+); saved; resume with the same command\n$", said)[1])
