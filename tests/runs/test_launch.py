@@ -236,7 +236,14 @@ def test_earlier_results_in_the_same_folder_are_set_aside(launch, tmp_path):
 
 
 def test_setting_aside_overwrites_nothing_when_an_earlier_one_was_removed(tmp_path):
-    for name in ("earlier-2/metrics.json", "checkpoints/best.ckpt", "metrics.json", "wandb_id", "train.log", ".hydra/config.yaml"):
+    for name in (
+        "earlier-2/metrics.json",
+        "checkpoints/best.ckpt",
+        "metrics.json",
+        "wandb_id",
+        "train.log",
+        ".hydra/config.yaml",
+    ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("first")
     _set_earlier_results_aside(tmp_path)

@@ -26,8 +26,8 @@ class EpochProgress(Callback):
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         if trainer.is_global_zero and trainer.max_epochs is not None and trainer.max_epochs > 0:
-            self._advance = self._shown.enter_context(progress("training", trainer.max_epochs, "epochs"))
-            self._advance(trainer.current_epoch)
+            left = trainer.max_epochs - trainer.current_epoch
+            self._advance = self._shown.enter_context(progress("training", left, "epochs"))
 
     def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         if self._advance is not None:
