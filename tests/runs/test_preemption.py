@@ -46,6 +46,7 @@ def test_earlier_handlers_stand_again_afterwards():
 def test_each_job_of_a_process_listens_anew():
     with listening(), pytest.raises(Preempted):
         signal.raise_signal(signal.SIGTERM)
+    assert asked() is None
     with listening():
         assert asked() is None
         with pytest.raises(Preempted):

@@ -68,7 +68,6 @@ def listening() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # only there Python takes handlers
         yield
         return
-    _asked.sent, _asked.deferred = None, False
     _asked.earlier = {each: signal.getsignal(each) for each in SIGNALS}
     _install()
     try:
@@ -76,6 +75,7 @@ def listening() -> Iterator[None]:
     finally:
         for each, handler in _asked.earlier.items():
             signal.signal(each, handler)
+        _asked.sent = None
 
 
 @contextmanager
