@@ -131,7 +131,7 @@ def test_the_defaults_are_the_typed_roots():
     assert config["metric"] == {"ks": [1, 5], "exclude_home": False, "ties": "by_id", "vote_k": 5, "map_at_r": True}
     assert config["scheduler"] is None
     assert config["logger"] == {}
-    assert list(config["callbacks"]) == ["early_stopping", "best", "last"]
+    assert list(config["callbacks"]) == ["early_stopping", "best", "resume"]
 
 
 def test_the_store_follows_the_environment_then_the_outputs(monkeypatch):

@@ -17,8 +17,9 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from jaxtyping import Float
-from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
+from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
+from pytorch_lightning.plugins.environments import SLURMEnvironment
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from likeness import config as configs
@@ -190,6 +191,7 @@ def build_card(config: Config, options: Mapping[str, str], extractor: Extractor,
         "fingerprint": extractor.fingerprint,
         "feature_shape": list(data.feature_shape),
         "classes": list(data.classes),
+        "pictures": data.digest(),
     }
 
 
@@ -202,13 +204,14 @@ def build_trainer(config: Config, folder: RunFolder) -> pl.Trainer:
     warnings.filterwarnings("ignore", message=r".isinstance\(treespec, LeafSpec\). is deprecated")  # Lightning's own
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # says on each start what this machine lacks
     callbacks = [build({**node, **_kept_in(node, folder.path)}) for node in config["callbacks"].values()]
+    slurm = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []  # who submitted it requeues
     mirrors = [trackers.Tolerant(partial(build, node), name) for name, node in config["logger"].items()]
     return build(
         config["trainer"],
         logger=[JournalLogger(folder.journal), *mirrors],
         callbacks=[*callbacks, EpochProgress()],
-        plugins=[checkpoint.AtomicCheckpointIO()],
-        enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
+        plugins=[checkpoint.AtomicCheckpointIO(), *slurm],
+        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
@@ -218,7 +221,7 @@ def build_trainer(config: Config, folder: RunFolder) -> pl.Trainer:
 
 
 def _kept_in(node: Mapping[str, Any], folder: Path) -> dict[str, str]:
-    return {"dirpath": str(folder / "checkpoints")} if node["_target_"].endswith("ModelCheckpoint") else {}
+    return {"dirpath": str(folder / "checkpoints")} if node["_target_"].endswith("Checkpoint") else {}
 
 
 def fit(trainer: pl.Trainer, module: Autoencoder, data: FeatureData, folder: RunFolder) -> None:
@@ -232,7 +235,7 @@ def fit(trainer: pl.Trainer, module: Autoencoder, data: FeatureData, folder: Run
     if isinstance(module.head, ClosedForm):
         module.fit_closed_form(data.training_split())
     else:
-        _fit_interruptibly(trainer, module, data)
+        _fit_interruptibly(trainer, module, data, folder.resume_from)
         _take_best_weights(trainer, module)
     module.eval()
     if trainer.is_global_zero and not best.exists():
@@ -248,12 +251,15 @@ def _take_best_weights(trainer: pl.Trainer, module: Autoencoder) -> None:
         log.warning("[CKPT] no epoch was validated and kept: the head is scored and saved as it is after the last")
 
 
-def _fit_interruptibly(trainer: pl.Trainer, module: Autoencoder, data: FeatureData) -> None:
+def _fit_interruptibly(trainer: pl.Trainer, module: Autoencoder, data: FeatureData, resume_from: Path | None) -> None:
+    if resume_from:
+        checkpoint.refuse_other_pictures(resume_from, module.card)
+        warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")  # it should be
     try:
-        trainer.fit(module, data)
-    except SystemExit as left:  # Lightning turns Ctrl-C into exit 1, and SIGTERM into an exit of its own
-        if isinstance(left, SIGTERMException) or isinstance(left.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from left
+        trainer.fit(module, data, ckpt_path=resume_from)
+    except SystemExit as left:  # Lightning turns an interruption into exit 1
+        if isinstance(left.__context__, KeyboardInterrupt):
+            raise left.__context__ from None
         raise
 
 
@@ -687,7 +693,7 @@ def restore(path: Path, overrides: Config) -> tuple[Autoencoder, Extractor, dict
             "CKPT-SCHEMA",
             f"{path.name} describes no head: its card lacks {', '.join(lacking)}.",
             where=str(path.absolute()),
-            fix="Give checkpoints/best.ckpt or last.ckpt as train.py wrote it.",
+            fix="Give checkpoints/best.ckpt as train.py wrote it.",
         )
     rooms = {"architecture": "heads", "scaling": "heads", "decoding": "images", "preprocessing": "images"}
     nodes = {name: configs.restored(room, card[name]) for name, room in rooms.items()}

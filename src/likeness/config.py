@@ -253,6 +253,8 @@ _LEAST = {
     "architecture.widths_for": 1,
     "optimizer.lr": 0,
     "scheduler.T_max": 1,
+    "callbacks.resume.every_n_epochs": 1,
+    "callbacks.resume.every_seconds": 0,
 }
 _GREATEST_SEED = 2**63 - 1
 _SPLITS = ("train", "val", "test", "unlabelled")

@@ -70,7 +70,7 @@ def launch(launcher: Launcher, start: Start, batch: Sequence[Overrides], extract
     todo = _to_run(jobs)
     log.info("%s: %d jobs: %s; %d to run", folder, len(jobs), sweep.counted(job.state for job in jobs), len(todo))
     for job in todo:
-        sweep.note(job.folder, "queued", job.facts)
+        sweep.note_queued(job.folder, job.facts)
     if extracts:
         extract_once(todo)
     if todo:

@@ -10,11 +10,15 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from likeness.files import write_atomic
+from likeness.runs.checkpoint import newest_checkpoint
 from likeness.runs.journal import Journal
 
 
 class RunFolder:
     """Where a run writes. ``seconds`` holds what each timed part took, in order.
+
+    ``resume_from`` is the checkpoint that training goes on from, None for a run that starts anew: then whatever lay in
+    the folder was set aside before.
 
     Args:
         path: The folder.
@@ -26,6 +30,7 @@ class RunFolder:
         write_atomic(path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))).encode())
         self.journal = Journal(path / "journal.jsonl")
         self.seconds: dict[str, float] = {}
+        self.resume_from = newest_checkpoint(path / "checkpoints")
 
     @contextmanager
     def timed(self, part: str) -> Iterator[None]:
@@ -39,7 +44,7 @@ class RunFolder:
 
 
 def read_state(folder: Path) -> str:
-    """What ``status.json`` says of a run: done, running, failed or interrupted; unknown where it says nothing."""
+    """What ``status.json`` says: done, running, failed, interrupted or preempted; unknown where it says nothing."""
     try:
         return str(json.loads((folder / "status.json").read_text())["state"])
     except (OSError, ValueError, KeyError):

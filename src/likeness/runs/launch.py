@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -25,7 +26,8 @@ from omegaconf.errors import OmegaConfBaseException
 from likeness.config import refused
 from likeness.errors import BUG, INTERRUPTED, LikenessError
 from likeness.files import write_json
-from likeness.runs import sweep
+from likeness.runs import preemption, sweep
+from likeness.runs.resumption import forget, resume
 
 log = logging.getLogger(__name__)
 
@@ -42,12 +44,15 @@ _RESULTS = (
     "checkpoints",
     "figures",
     "config.yaml",
+    "wandb_id",
 )
 
 
 def reported(task: Task) -> Task:
-    """A Hydra task whose end is on disk: ``status.json`` in the job's folder says running, done, failed or interrupted.
+    """A Hydra task whose end is on disk: ``status.json`` says running, done, failed, interrupted or preempted.
 
+    An unfinished run of the same config in the job's folder is gone on with. A signal is answered where nothing is
+    lost, and then handed on to the handler that a scheduler's program had put there, which may requeue the job.
     In a multirun an error is shown and the other jobs go on; in a single run it is passed up.
     """
 
@@ -58,18 +63,26 @@ def reported(task: Task) -> Task:
             return task(cfg)
         folder = Path(hydra.runtime.output_dir)
         facts = _facts(cfg, folder)
-        with _claimed(folder):
+        with _claimed(folder) as locked, preemption.listening():
             if hydra.mode == RunMode.MULTIRUN and sweep.standing(folder, own_lock=True) == "done":
                 log.info("job %s was done before: %s", facts["job"], folder)
                 return sweep.read_status(folder).get("value")
-            _set_earlier_results_aside(folder)
-            write_json(folder / "status.json", {"state": "running", **facts})
             try:
+                if not resume(folder, cfg, locked):
+                    _set_earlier_results_aside(folder)
+                write_json(folder / "status.json", {"state": "running", **facts})
                 value = task(cfg)
+            except preemption.Preempted as error:
+                error.folder_option = _folder_option(hydra)
+                write_json(folder / "status.json", {"state": error.state, "error": str(error), **facts})
+                preemption.hand_on(error)
+                raise
             except BaseException as error:
                 state = "failed" if isinstance(error, Exception) else "interrupted"
                 told, trace = str(error) or type(error).__name__, traceback.format_exc()
-                write_json(folder / "status.json", {"state": state, "error": told, "traceback": trace, **facts})
+                code = {"code": error.code} if isinstance(error, LikenessError) else {}
+                told_on_disk = {"state": state, "error": told, "traceback": trace, **code, **facts}
+                write_json(folder / "status.json", told_on_disk)
                 if isinstance(error, LikenessError) and hydra.mode == RunMode.RUN:
                     _leave(told, error.exit_code)
                 if hydra.mode == RunMode.RUN or state == "interrupted":
@@ -79,6 +92,7 @@ def reported(task: Task) -> Task:
             finally:
                 _finish_trackers()
             write_json(folder / "status.json", {"state": "done", "value": value, **facts})
+            forget(folder)
             return value
 
     return job
@@ -98,6 +112,14 @@ def _facts(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     }
 
 
+def _folder_option(hydra: HydraConf) -> str:
+    """What to add to the command so that it finds this folder again; nothing where the command names it."""
+    name = "hydra.sweep.dir" if hydra.mode == RunMode.MULTIRUN else "hydra.run.dir"
+    named = any(each.lstrip("+").startswith(f"{name}=") for each in hydra.overrides.hydra)
+    place = hydra.sweep.dir if hydra.mode == RunMode.MULTIRUN else hydra.runtime.output_dir
+    return "" if named else f"{name}={place}"
+
+
 def _finish_trackers() -> None:
     """Close what the job opened, if it came as far as opening any: trackers are slow to import."""
     if (trackers := sys.modules.get("likeness.runs.trackers")) is not None:
@@ -105,8 +127,11 @@ def _finish_trackers() -> None:
 
 
 @contextmanager
-def _claimed(folder: Path) -> Iterator[None]:
-    """The folder is this process's alone while the job runs; the kernel gives it free when the process dies."""
+def _claimed(folder: Path) -> Iterator[bool]:
+    """The folder is this process's alone while the job runs; the kernel gives it free when the process dies.
+
+    Gives whether a lock says so: some file systems have none.
+    """
     lock = FileLock(folder / ".lock", timeout=0)
     try:
         lock.acquire()
@@ -121,7 +146,7 @@ def _claimed(folder: Path) -> Iterator[None]:
     except (OSError, NotImplementedError) as error:
         log.warning("[LOCK] no working lock in %s (%s): make sure that no other run writes there", folder, error)
     try:
-        yield
+        yield lock.is_locked
     finally:
         lock.release()
 
@@ -145,7 +170,8 @@ def run(main: Callable[[], Any]) -> None:
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"
     _name_sweep(sys.argv)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what is in hand is kept, as for Ctrl-C
+    for each in preemption.SIGNALS:
+        signal.signal(each, signal.default_int_handler)  # before a job listens there is nothing to keep
     try:
         main()
     except LikenessError as error:
@@ -153,6 +179,9 @@ def run(main: Callable[[], Any]) -> None:
     except (HydraException, OmegaConfBaseException) as error:
         fault = refused(error)
         _leave(str(fault), fault.exit_code)
+    except preemption.Preempted as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(INTERRUPTED)
     except KeyboardInterrupt:
         _leave(
             "interrupted; features and checkpoints are kept, and the same command finds the features.",

@@ -111,6 +111,13 @@ def note(folder: Path, state: str, facts: Mapping[str, Any]) -> None:
     write_json(folder / "status.json", {"state": state, **facts})
 
 
+def note_queued(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Queued, and what became of it before: by that the job knows whether it may go on where it was."""
+    told = read_status(folder)
+    earlier = told if told.get("state") != "queued" else {**told, "state": told.get("before")}
+    note(folder, "queued", {**facts, "before": earlier.get("state"), "code": earlier.get("code")})
+
+
 def note_submitted(sweep: Path, numbers: Mapping[str, str]) -> None:
     """Which job of a queue each folder is."""
     write_json(sweep / _SUBMITTED, {**_submitted(sweep), **numbers})

@@ -15,6 +15,7 @@ from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from likeness.errors import LikenessError
+from likeness.runs.journal import logged, read
 
 log = logging.getLogger(__name__)
 
@@ -148,10 +149,19 @@ def mlflow_logger(folder: str, experiment: str = "likeness", uri: str | None = N
 
 
 def csv_logger(folder: str) -> Logger:
-    """``csv/metrics.csv`` in the run's folder."""
+    """``csv/metrics.csv`` in the run's folder; a resumed run's is made anew from its journal, and goes on."""
     from pytorch_lightning.loggers import CSVLogger
 
-    return CSVLogger(save_dir=folder, name="csv", version="", flush_logs_every_n_steps=1000)
+    logger = CSVLogger(save_dir=folder, name="csv", version="", flush_logs_every_n_steps=1000)
+    _log_again(logger, Path(folder))
+    return logger
+
+
+@rank_zero_only
+def _log_again(logger: Logger, folder: Path) -> None:
+    (folder / "csv" / "metrics.csv").unlink(missing_ok=True)
+    for event in logged(read(folder / "journal.jsonl")):
+        logger.log_metrics({k: v for k, v in event.items() if k not in ("time", "event", "step")}, event["step"])
 
 
 def _need(package: str) -> None:
