@@ -123,6 +123,7 @@ class Shared:
     paths: Paths = field(default_factory=Paths)
     extraction: Extraction = field(default_factory=Extraction)
     figures: Figures = field(default_factory=Figures)
+    logger: Any = MISSING
     debug: bool = False
 
 
@@ -151,7 +152,6 @@ class Train(Shared):
     scheduler: Any = None
     trainer: Any = MISSING
     callbacks: Any = MISSING
-    logger: Any = MISSING
     metric: Scoring = field(default_factory=Scoring)
     thesis: Thesis = field(default_factory=Thesis)
     batch_size: int = 128

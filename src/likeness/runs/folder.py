@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from pytorch_lightning.loggers.logger import Logger
 
 from likeness.files import write_atomic
-from likeness.runs.journal import Journal
+from likeness.runs.journal import Journal, JournalLogger
 
 
 class RunFolder:
-    """Where a run writes. ``seconds`` holds what each timed part took, in order.
+    """Where a run writes. ``seconds`` holds what each timed part took, in order; ``loggers`` get what it logs.
 
     Args:
         path: The folder.
@@ -22,9 +23,10 @@ class RunFolder:
     """
 
     def __init__(self, path: Path, config: Mapping[str, Any]) -> None:
-        self.path = path
+        self.path, self.config = path, config
         write_atomic(path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))).encode())
         self.journal = Journal(path / "journal.jsonl")
+        self.loggers: list[Logger] = [JournalLogger(self.journal)]  # the journal first: trackers mirror it
         self.seconds: dict[str, float] = {}
 
     @contextmanager

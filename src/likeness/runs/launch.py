@@ -38,6 +38,7 @@ _RESULTS = (
     "checkpoints",
     "figures",
     "config.yaml",
+    "tracker.json",
 )
 
 
@@ -65,6 +66,7 @@ def reported(task: Task) -> Task:
             try:
                 value = task(cfg)
             except BaseException as error:
+                _finish_trackers(exit_code=1)
                 state = "failed" if isinstance(error, Exception) else "interrupted"
                 told, trace = str(error) or type(error).__name__, traceback.format_exc()
                 write_json(folder / "status.json", {"state": state, "error": told, "traceback": trace, **facts})
@@ -82,10 +84,10 @@ def reported(task: Task) -> Task:
     return job
 
 
-def _finish_trackers() -> None:
+def _finish_trackers(exit_code: int = 0) -> None:
     """Close what the job opened, if it came as far as opening any: trackers are slow to import."""
-    if (trackers := sys.modules.get("likeness.runs.trackers")) is not None:
-        trackers.finish()
+    if (dashboard := sys.modules.get("likeness.runs.dashboard")) is not None:
+        dashboard.finish(exit_code)
 
 
 @contextmanager
