@@ -15,7 +15,7 @@ _STREAM = re.compile(r"/files/[^/]+/[^/]+/([^/]+)/file_stream")
 class WandbServer(ThreadingHTTPServer):
     """``runs``: by id, what arrived: config, history, summary, state, the identity, and the files' sizes.
 
-    ``fails`` is an HTTP status that every request gets; 0 is none.
+    ``fails`` is an HTTP status that every request gets, or "gone": connections close without an answer; 0 is none.
     """
 
     daemon_threads = True
@@ -25,7 +25,7 @@ class WandbServer(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.runs: dict[str, SimpleNamespace] = {}
         self.operations: list[str] = []
-        self.fails = 0
+        self.fails: int | str = 0
         self.lock = threading.Lock()
 
     def run(self, name: str) -> SimpleNamespace:
@@ -109,8 +109,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         content = self._content()
-        if self.server.fails:
-            return self._reply({"error": "out of order"}, self.server.fails)
+        if not self._works():
+            return None
         with self.server.lock:
             if found := _STREAM.match(self.path):
                 self.server.stream(found[1], json.loads(content))
@@ -120,6 +120,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_PUT(self) -> None:
         content = self._content()
+        if not self._works():
+            return
         with self.server.lock:
             _, _, name, file = self.path.split("/", 3)
             self.server.run(name).files[file] = content
@@ -127,6 +129,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self._reply({})
+
+    def _works(self) -> bool:
+        if isinstance(fails := self.server.fails, int) and fails:
+            self._reply({"error": "out of order"}, fails)
+        self.close_connection = self.close_connection or fails == "gone"
+        return not fails
 
     def _content(self) -> bytes:
         return self.rfile.read(int(self.headers.get("Content-Length", 0)))

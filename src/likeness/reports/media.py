@@ -51,7 +51,7 @@ def _chosen(queries: Sequence[dict[str, str]]) -> list[dict[str, str]]:
 
 def _rank(query: Mapping[str, str]) -> float:
     """Of the first right neighbour; 0 stands for a code that finds nothing."""
-    return int(query["rank"]) or math.inf
+    return float(query["rank"]) or math.inf
 
 
 def _cells(query: Mapping[str, str], thumbnails: "_Thumbnails") -> list[Any]:

@@ -17,7 +17,7 @@ def flat_summary(metrics: Mapping[str, Any], history: Sequence[Mapping[str, Any]
     flat |= {f"seconds/{part}": seconds for part, seconds in metrics["seconds"].items()}
     if (final := flat.get("val/hit@1")) is not None:
         flat["val/hit@1_best"] = max((each["val/hit@1"] for each in history if "val/hit@1" in each), default=final)
-    return {name: value for name, value in flat.items() if value is not None}
+    return {name: float(value) for name, value in flat.items() if value is not None}
 
 
 def _of_split(split: str, summary: Mapping[str, Any]) -> Iterator[tuple[str, float | None]]:

@@ -5,6 +5,7 @@
 
 import json
 import logging
+import os
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -184,9 +185,14 @@ class WandbRun(Logger):
 
 
 def _settings(replayed: bool) -> dict[str, Any]:
-    """wandb would copy uncommitted changes of the user's checkout, and wait for a dead server without end."""
-    settings: dict[str, Any] = {"quiet": True, "disable_git": True, "disable_code": True, "save_code": False}
-    settings |= {"init_timeout": _SECONDS_TO_OPEN, "finish_timeout": _SECONDS_TO_CLOSE, "finish_timeout_raises": True}
+    """wandb would copy uncommitted changes of the user's checkout, and wait for a dead server without end.
+
+    How long it waits is as ``WANDB_INIT_TIMEOUT`` and ``WANDB_FINISH_TIMEOUT`` say, where they are set.
+    """
+    patience = {"init_timeout": _SECONDS_TO_OPEN, "finish_timeout": _SECONDS_TO_CLOSE}
+    settings: dict[str, Any] = {name: s for name, s in patience.items() if f"WANDB_{name.upper()}" not in os.environ}
+    settings |= {"finish_timeout_raises": True, "quiet": True}
+    settings |= {"disable_git": True, "disable_code": True, "save_code": False}
     if replayed:
         settings |= {"silent": True, "console": "off", "x_disable_stats": True, "x_disable_meta": True}
         settings |= {"x_save_requirements": False}

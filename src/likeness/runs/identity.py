@@ -6,8 +6,20 @@ from pathlib import Path
 from typing import Any
 
 _UNNAMED = ("hydra.", "paths.", "logger", "figures.", "extraction.", "debug", "data.root", "data.manifest")
-_GROUPS = ("data", "backbone", "preprocessing", "scaling", "architecture", "noise", "loss", "optimizer", "scheduler")
-_GROUPS += ("trainer", "protocol", "experiment")
+_GROUPS = (
+    "data",
+    "backbone",
+    "preprocessing",
+    "scaling",
+    "architecture",
+    "noise",
+    "loss",
+    "optimizer",
+    "scheduler",
+    "trainer",
+    "protocol",
+    "experiment",
+)
 _CLASS = ("_target_", "_partial_", "class")
 _MOST = 80  # characters; what a dashboard shows without folding
 
@@ -31,7 +43,7 @@ def _short(override: str) -> str:
 
 
 def columns(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> dict[str, Any]:
-    """A run's options as flat scalars: ``noise`` is the kind that was chosen, ``noise_std`` and ``noise_amount`` numbers.
+    """A run's options as flat scalars: ``noise`` is the kind that was chosen, ``noise_std`` its number.
 
     No name has a dot, which a dashboard reads as a nest; a list is text, since it can be no axis.
 

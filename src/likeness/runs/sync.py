@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 PROJECT = "likeness"
 _JOURNAL = "journal.jsonl"
+_NO_MEDIA = Media((), (), ())
 
 
 class Sent(NamedTuple):
@@ -68,6 +69,8 @@ def send_runs(folders: Sequence[Path], media_of: Callable[[Path], Media], projec
         LikenessError: RUN-MISSING; NET when there is no key or no network, before or in the midst of it.
     """
     need("wandb")
+    import wandb
+
     runs = find_runs(folders)
     if any(_unsent(run) for run in runs) and (cause := why_offline()):
         raise _unavailable(runs, cause)
@@ -75,9 +78,7 @@ def send_runs(folders: Sequence[Path], media_of: Callable[[Path], Media], projec
         for index, run in enumerate(runs):
             try:
                 yield _send_unless_running(run, media_of, project)
-            except (Exception, SystemExit) as error:
-                if isinstance(error, LikenessError):
-                    raise
+            except (wandb.Error, OSError, SystemExit) as error:
                 raise _unavailable(runs[index:], str(error) or type(error).__name__) from error
             advance()
 
@@ -111,7 +112,7 @@ def _send(folder: Path, media_of: Callable[[Path], Media], project: str | None) 
     events = read(folder / _JOURNAL)
     options = _options(folder) | ({} if project is None else {"project": project})
     wanted, known = _wants_media(folder, options), bool(read_tracker(folder).get("media"))
-    media = media_of(folder) if wanted and not known else Media((), (), ())
+    media = _made(media_of, folder) if wanted and not known else _NO_MEDIA
     with TemporaryDirectory(prefix="likeness-sync-") as files:  # the journal is the copy to keep
         run = WandbRun(folder, options, "online", files=Path(files))
         try:
@@ -123,6 +124,14 @@ def _send(folder: Path, media_of: Callable[[Path], Media], project: str | None) 
             run.close(0 if read_state(folder) in ("done", "unknown") else 1)
     note_sent(folder, len(events), known or bool(media.rows or media.figures))
     return Sent(folder, run.rows, sum(map(_pictures, media.rows)) + len(media.figures), address)
+
+
+def _made(media_of: Callable[[Path], Media], folder: Path) -> Media:
+    try:
+        return media_of(folder)
+    except Exception as error:  # pictures never stand in the way of numbers
+        log.warning("[TRACKER] the pictures of %s are not sent (%s)", folder, error)
+        return _NO_MEDIA
 
 
 def _pictures(row: Sequence[Any]) -> int:
