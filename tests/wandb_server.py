@@ -16,6 +16,7 @@ class WandbServer(ThreadingHTTPServer):
     """``runs``: by id, what arrived: config, history, summary, state, the identity, and the files' sizes.
 
     ``fails`` is an HTTP status that every request gets, or "gone": connections close without an answer; 0 is none.
+    ``refuses`` rows: as a server does whose owner has used up what he paid for.
     """
 
     daemon_threads = True
@@ -26,6 +27,7 @@ class WandbServer(ThreadingHTTPServer):
         self.runs: dict[str, SimpleNamespace] = {}
         self.operations: list[str] = []
         self.fails: int | str = 0
+        self.refuses = False
         self.lock = threading.Lock()
 
     def run(self, name: str) -> SimpleNamespace:
@@ -37,8 +39,10 @@ class WandbServer(ThreadingHTTPServer):
         operation = re.search(r"(?:query|mutation) (\w+)", query)
         name = operation[1] if operation else ""
         self.operations.append(name)
-        if name == "Viewer":
-            return {"viewer": {"entity": "tester", "username": "tester", "flags": "{}", "teams": {"edges": []}}}
+        if name in ("Viewer", "GetDefaultEntity"):
+            return {
+                "viewer": {"id": "u", "entity": "tester", "username": "tester", "flags": "{}", "teams": {"edges": []}}
+            }
         if name == "ServerFeaturesQuery":
             return {"serverInfo": {"features": []}}
         if name == "RunResumeStatus":
@@ -54,6 +58,8 @@ class WandbServer(ThreadingHTTPServer):
             sequence = {"id": "s", "name": "s", "latestArtifact": {"id": "a", "versionIndex": 0}}
             artifact = {"id": "a", "state": "COMMITTED", "versionIndex": 0, "artifactSequence": sequence}
             return {"createArtifact": {"artifact": artifact}}
+        if name == "Run":
+            return {"project": {"run": self._shown(given["name"])}}
         if name == "ArtifactType":
             return {"project": {"artifact": None}}
         if name == "UseArtifact":
@@ -91,6 +97,11 @@ class WandbServer(ThreadingHTTPServer):
             "wandbConfig": '{"t": 1}',
         }
 
+    def _shown(self, name: str) -> dict[str, Any]:
+        """A run as the public interface asks for it."""
+        state = {None: "running", 0: "finished"}.get(self.runs[name].complete, "failed")
+        return {"id": "b", "name": name, "state": state, "config": "{}", "summaryMetrics": "{}", "tags": []}
+
     def stream(self, name: str, sent: dict[str, Any]) -> None:
         """A part of a run's history, and its summary so far."""
         run, files = self.run(name), sent.get("files") or {}
@@ -113,6 +124,8 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         with self.server.lock:
             if found := _STREAM.match(self.path):
+                if self.server.refuses:
+                    return self._reply({"error": "quota"}, 403)
                 self.server.stream(found[1], json.loads(content))
                 return self._reply({"exitcode": None, "limits": {}})
             asked = json.loads(content)

@@ -351,6 +351,17 @@ def test_a_server_that_goes_while_sending_leaves_the_rest_for_later(server, tmp_
     assert [read_tracker(tmp_path / name).get("sent") for name in "ab"] == [1, None]
 
 
+def test_rows_that_the_server_refuses_are_not_taken_for_sent(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(dashboard, "_SECONDS_BETWEEN_ASKING", 0.01)
+    Journal(tmp_path / "journal.jsonl").write("metrics", step=0, epoch=0, loss=1.0)
+    server.refuses = True
+    done = called("sync", tmp_path)
+    server.refuses = False
+    assert done.code == 69
+    assert "wandb's server did not take everything: it has the run as running" in done.err
+    assert "sent" not in read_tracker(tmp_path)
+
+
 def test_a_run_that_is_still_going_is_left_for_later(server, tmp_path):
     Journal(tmp_path / "journal.jsonl").write("metrics", epoch=0)
     with FileLock(tmp_path / ".lock"):

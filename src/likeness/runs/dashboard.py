@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import secrets
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -23,6 +24,7 @@ Mode = Literal["online", "offline", "disabled"]
 
 _TRACKER = "tracker.json"
 _SECONDS_TO_OPEN, _SECONDS_TO_CLOSE = 60.0, 60.0
+_SECONDS_TO_ANSWER, _SECONDS_BETWEEN_ASKING, _TIMES_ASKED = 10, 2.0, 4
 _NOT_FINITE = {"nan": float("nan"), "inf": float("inf"), "-inf": float("-inf")}
 _OPEN: list["WandbRun"] = []
 
@@ -169,7 +171,7 @@ class WandbRun(Logger):
         """Send the rest, and remember it as sent where it all went.
 
         Raises:
-            TimeoutError: When the server did not take everything within a minute.
+            TimeoutError: When the server did not take everything within a minute, or refused some.
         """
         run, self._run = self._run, None
         if run is None:
@@ -180,6 +182,8 @@ class WandbRun(Logger):
             run.summary.update({f"seconds/{e['part']}": e["seconds"] for e in events if e["event"] == "ended"})
         finally:
             run.finish(exit_code)
+        if self._mode == "online":
+            _ask_whether_ended(run.path)
         if self._mode == "online" and self._has_results:
             note_sent(self.folder, len(events), self._has_media or bool(read_tracker(self.folder).get("media")))
 
@@ -208,6 +212,18 @@ def _begin(files: Path, run_id: str, mode: Mode, options: Mapping[str, Any], set
     run.define_metric("epoch")
     run.define_metric("*", step_metric="epoch")
     return run
+
+
+def _ask_whether_ended(path: str) -> None:
+    """wandb gives up in silence where its server refuses; the server knows of a run's end only when all came before."""
+    import wandb
+
+    asked = wandb.Api(timeout=_SECONDS_TO_ANSWER)
+    for _ in range(_TIMES_ASKED):
+        if (state := asked.run(path).state) in ("finished", "failed"):
+            return
+        time.sleep(_SECONDS_BETWEEN_ASKING)
+    raise TimeoutError(f"wandb's server did not take everything: it has the run as {state}")
 
 
 def _cell(value: Any) -> Any:
