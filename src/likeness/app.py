@@ -195,7 +195,8 @@ def _sync(given: argparse.Namespace) -> None:
         for sent in send_runs(given.folders, media_of, given.project):
             board.add_row(str(sent.folder), str(sent.rows), str(sent.pictures), sent.told)
     finally:
-        terminal().print(board)
+        if board.rows:
+            terminal().print(board)
 
 
 def _help(options: Sequence[Option]) -> Iterator[str]:

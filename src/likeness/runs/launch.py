@@ -66,10 +66,10 @@ def reported(task: Task) -> Task:
             try:
                 value = task(cfg)
             except BaseException as error:
-                _finish_trackers(exit_code=1)
                 state = "failed" if isinstance(error, Exception) else "interrupted"
                 told, trace = str(error) or type(error).__name__, traceback.format_exc()
                 write_json(folder / "status.json", {"state": state, "error": told, "traceback": trace, **facts})
+                _finish_trackers(exit_code=1)
                 if isinstance(error, LikenessError) and hydra.mode == RunMode.RUN:
                     _leave(told, error.exit_code)
                 if hydra.mode == RunMode.RUN or state == "interrupted":
