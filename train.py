@@ -41,6 +41,7 @@ def train(cfg: DictConfig) -> float | None:
         results = assembly.score_splits(methods, data, ("val", "test"), None, config["metric"])
     metrics = assembly.write_results(results, module, data, folder, trainer)
     assembly.draw_figures(results, metrics, methods, data, extractor, folder, config["figures"])
+    assembly.send_media(folder)
     show(metrics, folder.path, brief=assembly.in_multirun())
     return assembly.validation_value(metrics)
 

@@ -39,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     """A new subcommand is a function that adds its parser, with what it does as ``do``."""
     parser = argparse.ArgumentParser("likeness", description="What goes with train.py and evaluate.py.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_add_weights, _add_project, _add_sweep, _add_report):
+    for add in (_add_weights, _add_project, _add_sweep, _add_report, _add_sync):
         add(commands)
     return parser
 
@@ -244,6 +244,29 @@ def _report(given: argparse.Namespace) -> None:
     from likeness.reports.page import write_page
 
     terminal().print(write_page(folders, path), soft_wrap=True, markup=False, highlight=False)
+
+
+def _add_sync(commands: Any) -> None:
+    told = "Runs, rebuilt from their journals, to wandb: those that had no network, and those that never had wandb on."
+    parser = commands.add_parser("sync", help="send runs to wandb that it does not have yet", description=told)
+    parser.add_argument("folders", metavar="FOLDER", type=Path, nargs="+", help="a run's, a sweep's, or one with some")
+    parser.add_argument("--project", metavar="NAME", help="wandb's project (default: as the run was configured)")
+    parser.set_defaults(do=_sync)
+
+
+def _sync(given: argparse.Namespace) -> None:
+    from likeness.console import terminal
+    from likeness.reports.media import media_of
+    from likeness.reports.tables import table
+    from likeness.runs.sync import send_runs
+
+    board = table(["run"], ["rows", "pictures", "sent to"])
+    try:
+        for sent in send_runs(given.folders, media_of, given.project):
+            board.add_row(str(sent.folder), str(sent.rows), str(sent.pictures), sent.told)
+    finally:
+        if board.rows:
+            terminal().print(board)
 
 
 def _help(options: Sequence[Option]) -> Iterator[str]:

@@ -35,16 +35,19 @@ from likeness.heads.noise import NoNoise
 from likeness.images.splits import SPLITS
 from likeness.reports.classes import draw_per_class
 from likeness.reports.curve import draw_curve
+from likeness.reports.media import media_of
 from likeness.reports.projection import FEWEST_ROWS, project_each, sample_rows
 from likeness.reports.projection_grid import Drawn, Found, Method, draw_grid, write_divergences
 from likeness.reports.results import draw_neighbours, draw_projections, write_bad_images, write_queries
+from likeness.reports.summary import flat_summary
 from likeness.retrieval.comparison import compare
 from likeness.retrieval.metric import Scores, SimilarityRetrieval, score
 from likeness.retrieval.significance import Interval
 from likeness.runs import checkpoint, trackers
 from likeness.runs.callbacks import EpochProgress
 from likeness.runs.folder import RunFolder, read_state
-from likeness.runs.journal import JournalLogger, epochs, read
+from likeness.runs.identity import columns, git_revision, short_name
+from likeness.runs.journal import epochs, read
 
 log = logging.getLogger(__name__)
 
@@ -205,10 +208,10 @@ def build_trainer(config: Config, folder: RunFolder) -> pl.Trainer:
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # says on each start what this machine lacks
     callbacks = [build({**node, **_kept_in(node, folder.path)}) for node in config["callbacks"].values()]
     slurm = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []  # who submitted it requeues
-    mirrors = [trackers.Tolerant(partial(build, node), name) for name, node in config["logger"].items()]
+    add_trackers(config, folder)
     return build(
         config["trainer"],
-        logger=[JournalLogger(folder.journal), *mirrors],
+        logger=folder.loggers,
         callbacks=[*callbacks, EpochProgress()],
         plugins=[checkpoint.AtomicCheckpointIO(), *slurm],
         enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
@@ -218,6 +221,11 @@ def build_trainer(config: Config, folder: RunFolder) -> pl.Trainer:
         log_every_n_steps=1,
         use_distributed_sampler=False,
     )
+
+
+def add_trackers(config: Config, folder: RunFolder) -> None:
+    """The trackers that the config names join the run's journal; one that fails is named and left out."""
+    folder.loggers += [trackers.Tolerant(partial(build, node), name) for name, node in config["logger"].items()]
 
 
 def _kept_in(node: Mapping[str, Any], folder: Path) -> dict[str, str]:
@@ -230,8 +238,8 @@ def fit(trainer: pl.Trainer, module: Autoencoder, data: FeatureData, folder: Run
     Both leave ``checkpoints/best.ckpt``: the very weights that are scored.
     """
     best = folder.path / "checkpoints" / "best.ckpt"
-    for logger in trainer.loggers:
-        logger.log_hyperparams(_columns(module, data, folder))
+    if trainer.is_global_zero:
+        _announce("train", module, data, folder)
     if isinstance(module.head, ClosedForm):
         module.fit_closed_form(data.training_split())
     else:
@@ -263,20 +271,37 @@ def _fit_interruptibly(trainer: pl.Trainer, module: Autoencoder, data: FeatureDa
         raise
 
 
+def _announce(job_type: str, module: Autoencoder, data: FeatureData, folder: RunFolder) -> None:
+    """What the run is, into the journal and then to the trackers: they open when its head is known."""
+    options = module.card["options"]
+    tags = [options[name] for name in ("backbone", "architecture", "data") if options.get(name)]
+    overrides, sweep = _called() if HydraConfig.initialized() else ([], None)
+    folder.journal.write("run", group=sweep, name=short_name(overrides), job_type=job_type, tags=tags)
+    described = _columns(module, data, folder)
+    for logger in folder.loggers:
+        logger.log_hyperparams(described)
+
+
+def _called() -> tuple[list[str], str | None]:
+    """The job's overrides, and the name of its sweep's folder."""
+    hydra = HydraConfig.get()
+    return list(hydra.overrides.task), Path(hydra.sweep.dir).name if in_multirun() else None
+
+
 def _columns(module: Autoencoder, data: FeatureData, folder: RunFolder) -> dict[str, Any]:
     """Flat scalars for a dashboard's columns and axes."""
     card = module.card
-    architecture = {
-        f"architecture.{name}": str(value) for name, value in card["architecture"].items() if name != "class"
-    }
+    layers = card["architecture"].get("widths") or card["architecture"].get("channels") or []
     return {
-        **{name: option for name, option in card["options"].items() if not name.startswith("hydra")},
-        **architecture,
+        **columns({**folder.config, "architecture": card["architecture"]}, card["options"]),
         "seed": card["seed"],
+        "depth": len(layers),
         **_sizes(module, data),
         "feature_width": prod(data.feature_shape),
         "fingerprint": card["fingerprint"][:16],
+        "data_root": str(data.features.table.root.absolute()),
         "folder": str(folder.path.absolute()),
+        "git": git_revision(),
     }
 
 
@@ -453,22 +478,12 @@ def write_results(
     write_queries(results.scores, features.table, folder.path / "queries.csv")
     if features.bad:
         write_bad_images(features.bad, folder.path / "bad_images.csv")
-    for logger in trainer.loggers if trainer else [JournalLogger(folder.journal)]:
-        logger.log_metrics(_flat(splits))
+    if trainer is None:
+        _announce("evaluate", module, data, folder)
+    for logger in folder.loggers:
+        logger.log_metrics(flat_summary(metrics, epochs(read(folder.journal.path))))
         logger.finalize("success")
     return metrics
-
-
-def _flat(splits: Mapping[str, Any]) -> dict[str, float]:
-    """Final scores by flat names: ``test/hit@1``, ``test/frozen/hit@1``, ``test/gain_over_frozen``."""
-    flat: dict[str, float] = {}
-    for split, summary in splits.items():
-        for method in ("head", "frozen", "pca", "random_projection"):
-            prefix = f"{split}/" if method == "head" else f"{split}/{method}/"
-            flat |= {prefix + measure: found["value"] for measure, found in summary.get(method, {}).items()}
-        for pair, found in summary.get("paired", {}).items():
-            flat[f"{split}/gain_over_{pair.removeprefix('head-')}"] = found[next(iter(found))]["difference"]
-    return flat
 
 
 def in_multirun() -> bool:
@@ -502,6 +517,13 @@ def draw_figures(
         draw_curve(history, figures / "training_curve.png", {} if frozen is None else {"frozen": frozen}, best)
         divergences = _draw_projections(methods, rows, data.classes, options["perplexity"], figures)
     folder.journal.write("projection", split=split, **divergences)
+
+
+def send_media(folder: RunFolder) -> None:
+    """Figures and a table of queries, to the trackers that show pictures."""
+    for tracker in folder.loggers:
+        if isinstance(tracker, trackers.Tolerant):
+            tracker.log_media(partial(media_of, folder.path), drawn=(folder.path / "figures").is_dir())
 
 
 def _draw_projections(

@@ -137,6 +137,7 @@ class Shared:
     extraction: Extraction = field(default_factory=Extraction)
     figures: Figures = field(default_factory=Figures)
     sweep: Sweep = field(default_factory=Sweep)
+    logger: Any = MISSING
     debug: bool = False
 
 
@@ -165,7 +166,6 @@ class Train(Shared):
     scheduler: Any = None
     trainer: Any = MISSING
     callbacks: Any = MISSING
-    logger: Any = MISSING
     metric: Scoring = field(default_factory=Scoring)
     thesis: Thesis = field(default_factory=Thesis)
     batch_size: int = 128

@@ -242,7 +242,7 @@ def test_setting_aside_overwrites_nothing_when_an_earlier_one_was_removed(tmp_pa
         "earlier-2/metrics.json",
         "checkpoints/best.ckpt",
         "metrics.json",
-        "wandb_id",
+        "tracker.json",
         "train.log",
         ".hydra/config.yaml",
     ):
@@ -253,7 +253,7 @@ def test_setting_aside_overwrites_nothing_when_an_earlier_one_was_removed(tmp_pa
     _set_earlier_results_aside(tmp_path)
     _set_earlier_results_aside(tmp_path)
     assert sorted(os.listdir(tmp_path)) == [".hydra", "earlier-1", "earlier-2", "earlier-3", "train.log"]
-    assert sorted(os.listdir(tmp_path / "earlier-1")) == ["checkpoints", "metrics.json", "wandb_id"]
+    assert sorted(os.listdir(tmp_path / "earlier-1")) == ["checkpoints", "metrics.json", "tracker.json"]
     assert (tmp_path / "earlier-3" / "metrics.json").read_text() == "second"
 
 

@@ -44,7 +44,7 @@ _RESULTS = (
     "checkpoints",
     "figures",
     "config.yaml",
-    "wandb_id",
+    "tracker.json",
 )
 
 
@@ -75,6 +75,7 @@ def reported(task: Task) -> Task:
             except preemption.Preempted as error:
                 error.folder_option = _folder_option(hydra)
                 write_json(folder / "status.json", {"state": error.state, "error": str(error), **facts})
+                _finish_trackers(exit_code=1)
                 preemption.hand_on(error)
                 raise
             except BaseException as error:
@@ -83,6 +84,7 @@ def reported(task: Task) -> Task:
                 code = {"code": error.code} if isinstance(error, LikenessError) else {}
                 told_on_disk = {"state": state, "error": told, "traceback": trace, **code, **facts}
                 write_json(folder / "status.json", told_on_disk)
+                _finish_trackers(exit_code=1)
                 if isinstance(error, LikenessError) and hydra.mode == RunMode.RUN:
                     _leave(told, error.exit_code)
                 if hydra.mode == RunMode.RUN or state == "interrupted":
@@ -120,10 +122,10 @@ def _folder_option(hydra: HydraConf) -> str:
     return "" if named else f"{name}={place}"
 
 
-def _finish_trackers() -> None:
+def _finish_trackers(exit_code: int = 0) -> None:
     """Close what the job opened, if it came as far as opening any: trackers are slow to import."""
-    if (trackers := sys.modules.get("likeness.runs.trackers")) is not None:
-        trackers.finish()
+    if (dashboard := sys.modules.get("likeness.runs.dashboard")) is not None:
+        dashboard.finish(exit_code)
 
 
 @contextmanager
