@@ -113,7 +113,7 @@ def find_features(config: Config, extractor: Extractor) -> Features:
 
 
 def extraction_cost(config: Config) -> Cost:
-    """What ``find_features`` would compute; nothing is downloaded or kept, and what is wrong is a note."""
+    """What ``find_features`` would compute; nothing is downloaded or kept, and what is wrong is the cost's fault."""
     try:
         with not_fetching():
             extractor = build_extractor(config)
@@ -121,7 +121,7 @@ def extraction_cost(config: Config) -> Cost:
             extractor, build(config["data"]).table(), Path(config["paths"]["store"]), **_pace(config, extractor)
         )
     except LikenessError as error:
-        return Cost(str(config["backbone"]["name"]), note=error.what)
+        return Cost(str(config["backbone"]["name"]), fault=error)
 
 
 def _pace(config: Config, extractor: Extractor) -> dict[str, int]:

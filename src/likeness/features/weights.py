@@ -398,7 +398,7 @@ def _is_whole(path: Path, expected: str) -> bool:
 
 @contextmanager
 def not_fetching() -> Iterator[None]:
-    """Within it, weights that would have to be downloaded are refused: WEIGHTS-MISSING says what is not here."""
+    """Within it, weights that would have to be downloaded are refused: NET says what is not here."""
     token = _MAY_FETCH.set(False)
     try:
         yield
@@ -407,11 +407,9 @@ def not_fetching() -> Iterator[None]:
 
 
 def refuse_fetching(name: str, url: str) -> None:
-    """Raises WEIGHTS-MISSING where nothing may be downloaded now."""
+    """Raises NET where nothing may be downloaded now."""
     if not _MAY_FETCH.get():
-        raise LikenessError(
-            "WEIGHTS-MISSING", f"{name} is not here yet: a run would download it.", where=url, fix="Start the run."
-        )
+        raise LikenessError("NET", f"{name} is not here yet: a run would download it.", where=url, fix="Start the run.")
 
 
 def _fetched(url: str, path: Path, expected: str) -> Path:
