@@ -3,7 +3,7 @@
 import logging
 import sys
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -194,21 +194,21 @@ def _returned(job: Job) -> JobReturn:
 
 
 def distinct_extractors(jobs: Sequence[Job]) -> list[tuple[dict[str, Any], int]]:
-    """A config for each extractor and data set among the jobs, and how many jobs share it."""
-    named = {canonical_json(_extracting(job.config)): job.config for job in jobs if job.config}
-    counts = Counter(canonical_json(_extracting(job.config)) for job in jobs if job.config)
-    return [(config, counts[name]) for name, config in named.items()]
+    """A config for each extractor and data set among the jobs, and how many jobs share it.
 
-
-def _extracting(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: config[name] for name in _EXTRACTOR if name in config}
+    An evaluation has none of its own: the checkpoint says what to extract with.
+    """
+    extracting = [job.config for job in jobs if job.config and set(_EXTRACTOR) <= set(job.config)]
+    spelled = [canonical_json({name: config[name] for name in _EXTRACTOR}) for config in extracting]
+    counts = Counter(spelled)
+    return [(config, counts[name]) for name, config in dict(zip(spelled, extracting, strict=True)).items()]
 
 
 def extract_once(jobs: Sequence[Job]) -> None:
     """Compute what the store lacks, an extractor at a time. One that fails is told; its jobs will say the same."""
-    from likeness import assembly
+    for config, _ in distinct_extractors(jobs):
+        from likeness import assembly
 
-    for config, _ in distinct_extractors([job for job in jobs if "decoding" in (job.config or {})]):
         try:
             assembly.find_features(config, assembly.build_extractor(config))
         except LikenessError as error:
@@ -223,8 +223,7 @@ def _show_dry_run(jobs: Sequence[Job], folder: Path) -> None:
     from likeness import assembly
     from likeness.reports.dry_run import dry_run_table
 
-    trained = [job for job in jobs if "decoding" in (job.config or {})]
-    costs = [(assembly.extraction_cost(config), shared) for config, shared in distinct_extractors(trained)]
+    costs = [(assembly.extraction_cost(config), shared) for config, shared in distinct_extractors(jobs)]
     refused = [(job.number, job.fault) for job in jobs if job.fault]
     shown = [(job.number, sweep.options_of_a_job(job.overrides), job.state) for job in jobs]
     terminal().print(dry_run_table(shown, costs, refused, folder))

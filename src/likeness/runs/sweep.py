@@ -33,20 +33,19 @@ UNFINISHED = ("failed", "lost", "interrupted", "preempted")
 def identity(cfg: DictConfig) -> str:
     """What tells a job from every other: 12 hex digits of the SHA-256 of its resolved config.
 
-    Paths, trackers, extraction and launcher are left out: they change no result. ``data.root`` is not among the paths.
+    Paths, trackers, extraction and launcher are left out: they change no result. ``data.root`` is not among the paths,
+    and counts as it is spelled; what refers to a path counts as if that were called by its own name.
     """
-    chosen = [name for name in cfg if name not in _APART]
+    bare = OmegaConf.masked_copy(cfg, [str(name) for name in cfg if name not in ("hydra", "logger")])
+    for path in bare.get("paths", ()):
+        bare.paths[path] = path
     try:
-        plain = {name: _plain(cfg, name, resolve=True) for name in chosen}
+        plain = OmegaConf.to_container(bare, resolve=True)
     except OmegaConfBaseException:  # a config that cannot be resolved is refused later, in a folder of its own
-        plain = {name: _plain(cfg, name, resolve=False) for name in chosen}
-    text = OmegaConf.to_yaml(OmegaConf.create(plain), sort_keys=True)
+        plain = OmegaConf.to_container(bare)
+    assert isinstance(plain, dict)
+    text = OmegaConf.to_yaml({name: value for name, value in plain.items() if name not in _APART}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
-
-
-def _plain(cfg: DictConfig, name: Any, resolve: bool) -> Any:
-    node = cfg._get_node(name) if not resolve or OmegaConf.is_missing(cfg, name) else cfg[name]
-    return OmegaConf.to_container(node, resolve=resolve) if OmegaConf.is_config(node) else node
 
 
 def sweep_name(words: Sequence[str]) -> str:
@@ -59,7 +58,7 @@ def sweep_name(words: Sequence[str]) -> str:
         spelled = OverridesParser.create().parse_overrides([word for word in words if "=" in word and word[0] != "-"])
     except HydraException:  # Hydra itself says what is wrong with it
         return "refused"
-    chosen = {key: each for each in spelled if re.split(r"[./@]", key := each.key_or_group)[0] not in _APART}
+    chosen = {key: each for each in spelled if not _is_apart(key := each.key_or_group)}
     grids = [str(each.value()) for each in spelled if each.key_or_group == "sweep"]
     swept = sorted(key for key, each in chosen.items() if each.is_sweep_override())
     fixed = sorted(str(each.input_line) for key, each in chosen.items() if key not in swept)
@@ -69,8 +68,12 @@ def sweep_name(words: Sequence[str]) -> str:
 
 
 def options_of_a_job(words: Iterable[str]) -> list[str]:
-    """A job's overrides, without those that are about the sweep that it is in."""
-    return [word for word in words if not word.startswith("sweep.")]
+    """A job's overrides without those that change no result, which would tell apart in a table what is the same."""
+    return [word for word in words if word.startswith("sweep=") or not _is_apart(word.lstrip("+~"))]
+
+
+def _is_apart(option: str) -> bool:
+    return re.split(r"[./@=]", option)[0] in _APART
 
 
 def read_status(folder: Path) -> dict[str, Any]:

@@ -1,0 +1,216 @@
+"""A multirun reads its grid first: what is done is skipped, what is missing runs, whatever became of the rest."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import small_app
+from helpers import ROOT, draw_striped
+
+from likeness import app
+
+
+def call(place: Path, *overrides: str, script: str = "app.py") -> subprocess.CompletedProcess:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    environment.pop("OMP_NUM_THREADS", None)
+    command = [sys.executable, script, "-m", *overrides]
+    return subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture
+def place(tmp_path) -> Path:
+    small_app.make(tmp_path)
+    return tmp_path
+
+
+def ran(place: Path) -> list[str]:
+    """What ran since it was last asked for, in order, each with its end and its value."""
+    path = place / "ran.txt"
+    told = [line.split()[0] for line in path.read_text().splitlines()] if path.exists() else []
+    path.unlink(missing_ok=True)
+    return told
+
+
+def statuses(place: Path) -> dict[str, dict]:
+    """``status.json`` by the values that tell a job apart, e.g. ``1 well``."""
+    found = [json.loads(path.read_text()) for path in (place / "outputs").glob("sweep/*/*/status.json")]
+    return {" ".join(word.partition("=")[2] for word in each["overrides"]): each for each in found}
+
+
+def states(place: Path) -> dict[str, str]:
+    return {name: status["state"] for name, status in statuses(place).items()}
+
+
+def files(place: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+
+
+def test_the_same_command_runs_what_is_not_done_and_another_value_what_is_new(place):
+    grid = ("value=1,2", "end=well,bad")
+    first = call(place, *grid)
+    assert (first.returncode, ran(place)) == (1, ["well1", "bad1", "well2", "bad2"])
+    assert states(place) == {"1 well": "done", "1 bad": "failed", "2 well": "done", "2 bad": "failed"}
+    failed = statuses(place)["1 bad"]
+    assert failed["error"].startswith("[IMG-BAD] broken picture.")
+    assert "Traceback" in failed["traceback"]
+
+    again = call(place, *grid)
+    assert (again.returncode, ran(place)) == (1, ["bad1", "bad2"])
+    assert "4 jobs: 2 done, 2 failed; 2 to run" in again.stderr
+    assert "4 jobs, 2 heads tried." in again.stdout
+
+    (place / "mended").touch()
+    wider = call(place, "value=1,2,3", "end=bad,well")
+    assert (wider.returncode, ran(place)) == (0, ["bad1", "bad2", "bad3", "well3"])
+    assert set(states(place).values()) == {"done"}
+    numbers = {name: status["job"] for name, status in statuses(place).items()}
+    assert numbers == {"1 well": 0, "1 bad": 1, "2 well": 2, "2 bad": 3, "3 bad": 4, "3 well": 5}
+
+
+def test_jobs_of_an_earlier_command_are_shown_and_do_not_fail_this_one(place):
+    assert call(place, "end=bad,well", "value=1").returncode == 1
+    mended = call(place, "end=well,waiting", "value=1", "sweep.dry_run=true")
+    assert mended.returncode == 0
+    (place / "mended").touch()
+    mended = call(place, "end=well,waiting", "value=1")
+    assert mended.returncode == 0, mended.stderr
+    assert "1 of these jobs are of earlier commands in this folder" in mended.stdout
+    assert states(place) == {"bad 1": "failed", "well 1": "done", "waiting 1": "done"}
+
+
+def test_a_killed_process_leaves_a_lost_job_and_the_same_command_runs_the_rest(place, capsys):
+    grid = ("end=well,killed", "value=1,2")
+    assert call(place, *grid).returncode == -signal.SIGKILL
+    assert ran(place) == ["well1", "well2", "killed1"]
+    (folder,) = (place / "outputs" / "sweep").iterdir()
+    app.main(["sweep", "status", str(folder)])
+    assert ": 2 done, 1 new, 1 lost" in capsys.readouterr().out.replace("\n", " ")
+
+    (place / "mended").touch()
+    again = call(place, *grid)
+    assert (again.returncode, ran(place)) == (0, ["killed1", "killed2"])
+    assert "4 jobs: 2 done, 1 new, 1 lost; 2 to run" in again.stderr
+
+
+def test_a_dry_run_names_every_fault_and_leaves_nothing(place):
+    before = files(place)
+    refused = call(place, "seed=-1,0,-2", "value=1", "sweep.dry_run=true")
+    assert refused.returncode == 78
+    shown = refused.stdout
+    assert "dry run, 1 new, 2 refused; nothing was started" in shown
+    assert "job 0 is refused: [CONFIG] 1 fault in the config." in shown
+    assert "seed: -1 is less than 0" in shown
+    assert "seed: -2 is less than 0" in shown
+    assert files(place) == before
+    assert not list((place / "outputs" / "sweep").iterdir())
+
+
+def test_a_job_that_is_refused_stops_no_other_and_fails_the_sweep(place):
+    done = call(place, "seed=-1,0", "value=1")
+    assert (done.returncode, ran(place)) == (1, ["well1"])
+    assert states(place) == {"-1 1": "failed", "0 1": "done"}
+    assert "seed: -1 is less than 0" in done.stderr
+    assert "job 0 failed: [CONFIG] 1 fault in the config." in done.stdout
+
+
+def test_two_commands_at_once_share_the_jobs_and_start_none_twice(place):
+    grid = ("end=waiting", "value=1,2,3")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen([sys.executable, "app.py", "-m", *grid], cwd=place, env=environment, **quiet) as other:
+        try:
+            while not (place / "ran.txt").exists():
+                assert other.poll() is None
+                time.sleep(0.05)
+            dry = call(place, *grid, "sweep.dry_run=true")
+        finally:
+            (place / "mended").touch()
+        second = call(place, *grid)
+        other.wait(60)
+    assert "dry run, 1 running, 2 new" in dry.stdout
+    assert "[BUG]" not in second.stderr
+    assert sorted(ran(place)) == ["waiting1", "waiting2", "waiting3"]
+    assert set(states(place).values()) == {"done"}
+
+
+@pytest.mark.parametrize("launcher", ["joblib", "slurm_local"])
+def test_a_killed_worker_hides_no_other_job(place, launcher):
+    done = call(place, "end=killed,well", "value=1,2", f"launcher={launcher}")
+    assert done.returncode == 1
+    found = states(place)
+    assert {found["killed 1"], found["killed 2"]} == {"lost"}
+    assert set(found.values()) <= {"lost", "done"}
+    assert "lost: gone without a word" in done.stdout
+    share = str(max(os.cpu_count() // 2, 1)) if launcher == "joblib" else "None"
+    assert {line.split()[1] for line in (place / "ran.txt").read_text().splitlines()} == {share}
+    (place / "mended").touch()
+    again = call(place, "end=killed,well", "value=1,2", f"launcher={launcher}")
+    assert again.returncode == 0, again.stderr
+    assert set(states(place).values()) == {"done"}
+
+
+def test_a_search_goes_on_after_a_failed_trial_and_finds_its_trials_again(place):
+    search = ("sweeper=optuna", "hydra.sweeper.n_trials=3", "value=range(1,9)", "end=choice(bad,well)")
+    first = call(place, *search)
+    trials = ran(place)
+    assert first.returncode == 1, first.stderr
+    assert {trial.rstrip("0123456789") for trial in trials} == {"bad", "well"}
+    best = max(int(trial[4:]) for trial in trials if trial.startswith("well"))
+    assert f"Best value: {best / 10}" in first.stderr
+    again = call(place, *search)
+    assert ran(place) == [trial for trial in trials if trial.startswith("bad")]
+    assert f"Best value: {best / 10}" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["sweep.wait=false"], "only Slurm keeps jobs of its own"),
+        (["sweep.wait=false", "launcher=slurm", "sweeper=optuna"], "a search chooses its next jobs"),
+        (["launcher=slurm", "hydra.launcher.partition=x"], "the jobs could not be submitted"),
+    ],
+)
+def test_what_cannot_be_submitted_is_refused(place, overrides, told, monkeypatch):
+    monkeypatch.setenv("PATH", str(place))  # no Slurm there
+    refused = call(place, "value=1", *overrides)
+    assert refused.returncode in (69, 78)
+    assert told in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert ran(place) == []
+
+
+def train(place: Path, *overrides: str) -> subprocess.CompletedProcess:
+    quick = ("data=folder", "data.root=photos", "preprocessing.size=32", "figures.draw=none", "logger=none")
+    return call(place, *quick, *overrides, script=str(ROOT / "train.py"))
+
+
+def test_features_are_extracted_once_over_two_extractors_before_the_jobs_start(tmp_path):
+    for period, name in ((4, "fine"), (9, "medium"), (25, "coarse")):
+        for home in range(12):
+            draw_striped(tmp_path / "photos" / name / f"{home}.png", period, home)
+    grid = ("decoding.alpha_background=[0,0,0],[255,255,255]", "architecture=identity,conv", "metric.ks=[1]")
+    before = files(tmp_path)
+    dry = train(tmp_path, *grid, "sweep.dry_run=true")
+    assert dry.returncode == 0, dry.stderr
+    rows = [line.split() for line in dry.stdout.splitlines() if line.startswith("shufflenet")]
+    assert [row[2:5] for row in rows] == [["2", "36", "36"], ["2", "36", "36"]]
+    assert {float(row[6]) for row in rows} == {0.1}  # 36 rows of 1024 float32 and 36 bytes
+    assert files(tmp_path) == before
+
+    done = train(tmp_path, *grid)
+    assert done.returncode == 1, done.stderr
+    told = [line for line in done.stderr.splitlines() if "features: " in line]
+    computed = Counter(line.split(", ")[2].split()[0] for line in told)
+    assert done.stderr.index("36 computed") < done.stderr.index("#0 : ")
+    assert computed == {"36": 2, "0": 4}
+    assert Counter(status["state"] for status in statuses(tmp_path).values()) == {"done": 2, "failed": 2}
+
+    gone = train(tmp_path, *grid, "data.root=nowhere", "sweep.dry_run=true")
+    assert gone.returncode == 66
+    assert "[DATA-MISSING]" in gone.stdout
