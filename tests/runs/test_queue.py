@@ -3,7 +3,7 @@
 import logging
 import os
 import signal
-import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,15 +19,21 @@ from likeness.runs import queue, sweep
 WHEN = ("began", "ended")
 
 
-def note_times(folder: Path, name: str, end: str = "well") -> None:
-    """A job: says when it began and ended, and ends as it is told to."""
-    (folder / f"{name}.began").write_text(str(time.time()))
-    time.sleep(0.2)
-    (folder / f"{name}.ended").write_text(str(time.time()))
-    if end == "killed":
-        os.kill(os.getpid(), signal.SIGKILL)
-    if end == "bad":
-        raise ValueError("our mistake")
+def noting(folder: Path) -> Callable[[str, str], None]:
+    """A job that says when it began and ended, and ends as it is told to; its process need not import this file."""
+
+    def note_times(name: str, end: str) -> None:
+        import time
+
+        (folder / f"{name}.began").write_text(str(time.time()))
+        time.sleep(0.2)
+        (folder / f"{name}.ended").write_text(str(time.time()))
+        if end == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if end == "bad":
+            raise ValueError("our mistake")
+
+    return note_times
 
 
 def options(conf: object, **given: object) -> dict:
@@ -38,12 +44,10 @@ def options(conf: object, **given: object) -> dict:
 def test_jobs_run_here_a_few_at_a_time_and_none_hides_another(tmp_path):
     executor = queue.executor("local", options(LocalQueueConf, submitit_folder=str(tmp_path / "log"), name="x"))
     ends = {"a": "well", "b": "killed", "c": "bad", "d": "well"}
-    queue.run_here(executor, [(note_times, (tmp_path, name, end)) for name, end in ends.items()], at_once=2)
+    queue.run_here(executor, [(noting(tmp_path), call) for call in ends.items()], at_once=2)
     assert {path.stem for path in tmp_path.glob("*.ended")} == set(ends)
-    began, ended = (
-        {name: float((tmp_path / f"{name}.{at}").read_text()) for name in ends} for at in ("began", "ended")
-    )
-    others = [sum(began[a] < began[b] < ended[a] for a in ends if a != b) for b in ends]
+    at = {f"{name}.{when}": float((tmp_path / f"{name}.{when}").read_text()) for name in ends for when in WHEN}
+    others = [sum(at[f"{a}.began"] < at[f"{b}.began"] < at[f"{a}.ended"] for a in ends if a != b) for b in ends]
     assert max(others) <= 1
 
 
