@@ -219,7 +219,7 @@ def test_features_are_extracted_once_over_two_extractors_before_the_jobs_start(t
 @pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_two_hundred_jobs_in_one_process_leave_nothing_behind(tmp_path):
-    """Memory of the last ten jobs is within 5 % of that of jobs 10 to 20; random states, signals, logs, files as ever."""
+    """The last ten take at most 5 % more memory than jobs 10 to 20; random states, signals, logs, files stay as is."""
     for period, name in ((4, "fine"), (9, "medium"), (25, "coarse")):
         for home in range(12):
             draw_striped(tmp_path / "photos" / name / f"{home}.png", period, home)

@@ -157,8 +157,8 @@ def test_jobs_that_were_cancelled_while_they_waited_are_submitted_again(place):
     assert states(place) == ["done"] * 4
 
 
-LONG = ("data=demo", "data.homes=8", "figures.draw=none", "logger=none", "seed=0", "sweep.wait=false")
-PATIENT = ("architecture=dense", "trainer.max_epochs=2000", "callbacks.early_stopping.patience=100000")
+LONG = ("data=demo", "data.homes=12", "figures.draw=none", "logger=none", "seed=0", "sweep.wait=false")
+PATIENT = ("architecture=dense", "trainer.max_epochs=3000", "callbacks.early_stopping.patience=100000")
 
 
 @pytest.mark.xfail(strict=False, reason="a preempted run starts again from its first epoch until it resumes exactly")
@@ -169,7 +169,7 @@ def test_a_preempted_job_is_queued_again_and_resumes(place):
     until(lambda: list(place.rglob("last.ckpt")))
     slurm("sbatch", "--partition=high", "--cpus-per-task=2", "--wrap=sleep 4", "--output=/dev/null")
     until(lambda: "preempted" in states(place) or "interrupted" in states(place))
-    slurm("scontrol", "update", f"JobId={number}", "StartTime=now")
+    hasten(number)
     until(lambda: states(place) == ["done"], 400)
     assert resumed_exactly(place)
 
@@ -181,9 +181,15 @@ def test_a_job_that_runs_out_of_time_is_queued_again_and_resumes(place):
     assert submitted.returncode == 0, submitted.stderr
     (number,) = held()
     until(lambda: {"preempted", "interrupted"} & set(states(place)), 200)
-    slurm("scontrol", "update", f"JobId={number}", "StartTime=now")
+    hasten(number)
     until(lambda: states(place) == ["done"], 400)
     assert resumed_exactly(place)
+
+
+def hasten(number: str) -> None:
+    """Start a job that was queued again; Slurm itself lets it wait for two minutes."""
+    until(lambda: slurm("squeue", "--noheader", f"--jobs={number}", "--format=%t").strip() == "PD")
+    slurm("scontrol", "update", f"JobId={number}", "StartTime=now")
 
 
 def resumed_exactly(place: Path) -> bool:

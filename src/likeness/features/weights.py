@@ -331,6 +331,7 @@ def fetch_foreign(network: str, name: str) -> Path:
     converted = raw.with_suffix(".safetensors")
     if converted.is_file():
         return converted
+    refuse_fetching(converted.name, source.url)
     with _alone(converted):
         if not converted.is_file():
             was_there = raw.is_file()
@@ -380,6 +381,7 @@ def download(url: str, *, digest: str = "", folder: Path | None = None) -> Path:
     expected = digest or (f"sha256:{named[1]}" if named else "")
     if _is_whole(path, expected):
         return path
+    refuse_fetching(path.name, url)
     with _alone(path):
         if not _is_whole(path, expected):
             os.replace(_fetched(url, path, expected), path)
@@ -414,7 +416,6 @@ def refuse_fetching(name: str, url: str) -> None:
 
 def _fetched(url: str, path: Path, expected: str) -> Path:
     """A verified download beside ``path``."""
-    refuse_fetching(path.name, url)
     cause: object = ""
     for attempt in range(_TRIES):
         try:
