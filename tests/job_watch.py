@@ -4,7 +4,6 @@ import hashlib
 import json
 import logging
 import pickle
-import random
 import signal
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ class JobWatch(Callback):
         self.path = path
 
     def on_job_end(self, **given: Any) -> None:
-        random_states = (random.getstate(), np.random.get_state(), torch.get_rng_state().tolist())
+        random_states = (np.random.get_state(), torch.get_rng_state().tolist())  # beartype draws from Python's own
         left = {
             "rss": int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE,
             "random": hashlib.sha256(pickle.dumps(random_states)).hexdigest(),

@@ -31,6 +31,10 @@ class _Grid(Launcher):
 class Local(_Grid, BasicLauncher):
     """One job after another in this process."""
 
+    def start(self, jobs: Sequence["Job"]) -> None:
+        for job in jobs:  # each on its own: Hydra would keep the configs of all, 0.7 MB a job
+            super().start([job])
+
 
 try:
     from hydra_plugins.hydra_joblib_launcher.joblib_launcher import JoblibLauncher
