@@ -75,8 +75,6 @@ def test_the_same_command_runs_what_is_not_done_and_another_value_what_is_new(pl
 
 def test_jobs_of_an_earlier_command_are_shown_and_do_not_fail_this_one(place):
     assert call(place, "end=bad,well", "value=1").returncode == 1
-    mended = call(place, "end=well,waiting", "value=1", "sweep.dry_run=true")
-    assert mended.returncode == 0
     (place / "mended").touch()
     mended = call(place, "end=well,waiting", "value=1")
     assert mended.returncode == 0, mended.stderr
@@ -90,7 +88,7 @@ def test_a_killed_process_leaves_a_lost_job_and_the_same_command_runs_the_rest(p
     assert ran(place) == ["well1", "well2", "killed1"]
     (folder,) = (place / "outputs" / "sweep").iterdir()
     app.main(["sweep", "status", str(folder)])
-    assert ": 2 done, 1 new, 1 lost" in capsys.readouterr().out.replace("\n", " ")
+    assert ": 2 done, 1 new, 1 lost" in " ".join(capsys.readouterr().out.split())
 
     (place / "mended").touch()
     again = call(place, *grid)

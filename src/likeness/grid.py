@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
@@ -18,6 +18,9 @@ from likeness.console import progress, terminal
 from likeness.errors import LikenessError
 from likeness.files import canonical_json
 from likeness.runs import sweep
+
+if TYPE_CHECKING:
+    from likeness.features.extraction import Cost
 
 log = logging.getLogger(__name__)
 
@@ -207,7 +210,7 @@ def distinct_extractors(jobs: Sequence[Job]) -> list[tuple[dict[str, Any], int]]
 def extract_once(jobs: Sequence[Job]) -> None:
     """Compute what the store lacks, an extractor at a time. One that fails is told; its jobs will say the same."""
     for config, _ in distinct_extractors(jobs):
-        from likeness import assembly
+        from likeness import assembly  # slow to import, and a grid that is done does without
 
         try:
             assembly.find_features(config, assembly.build_extractor(config))
@@ -220,16 +223,23 @@ def _show_dry_run(jobs: Sequence[Job], folder: Path) -> None:
 
     The exit code is that of the first fault; weights that are still to be downloaded are none.
     """
-    from likeness import assembly
     from likeness.reports.dry_run import dry_run_table
 
-    costs = [(assembly.extraction_cost(config), shared) for config, shared in distinct_extractors(jobs)]
+    costs = _costs(jobs)
     refused = [(job.number, job.fault) for job in jobs if job.fault]
     shown = [(job.number, sweep.options_of_a_job(job.overrides), job.state) for job in jobs]
     terminal().print(dry_run_table(shown, costs, refused, folder))
     _remove_empty(folder)
     faults = [fault for _, fault in refused] + [cost.fault for cost, _ in costs if cost.fault]
     raise SystemExit(next((fault.exit_code for fault in faults if fault.code != "NET"), 0))
+
+
+def _costs(jobs: Sequence[Job]) -> list[tuple["Cost", int]]:
+    if not (extractors := distinct_extractors(jobs)):
+        return []
+    from likeness import assembly
+
+    return [(assembly.extraction_cost(config), shared) for config, shared in extractors]
 
 
 def _remove_empty(folder: Path) -> None:

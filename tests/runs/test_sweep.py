@@ -311,7 +311,7 @@ def test_status_shows_every_job_and_why_one_failed(job, tmp_path, capsys):
     write_json(tmp_path / "sweep" / "d" / "metrics.json", {"splits": {}})
     app.main(["sweep", "status", str(tmp_path / "sweep")])
     told = capsys.readouterr().out
-    assert ": 1 done, 1 failed, 1 lost" in told
+    assert ": 1 done, 1 failed, 1 lost" in " ".join(told.split())
     rows = [line.split() for line in told.splitlines() if line[:1].isdigit()]
     assert rows == [["0", "d", "0", "done"], ["1", "f", "1", "failed"], ["2", "r", "2", "lost"]]
     assert "job 1 failed: out of memory" in told

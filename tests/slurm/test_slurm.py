@@ -135,7 +135,7 @@ def test_a_sweep_that_is_not_waited_for_is_submitted_once(place):
     assert len(ran(place)) == 8
     assert states(place) == ["done"] * 8
     status = subprocess.run([*command, "status", folder], cwd=place, capture_output=True, text=True, check=True)
-    assert ": 8 done" in status.stdout.replace("\n", " ")
+    assert ": 8 done" in " ".join(status.stdout.split())
 
 
 def ran_lines(place: Path) -> list[str]:

@@ -2,15 +2,18 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Group
 from rich.text import Text
 
 from likeness.errors import LikenessError
-from likeness.features.extraction import Cost
 from likeness.reports import words
 from likeness.reports.tables import table, titled
 from likeness.runs.sweep import counted
+
+if TYPE_CHECKING:  # slow to import, and a grid without pictures does without
+    from likeness.features.extraction import Cost
 
 _MOST_JOBS = 200
 _WORD = {"new": "to run", "failed": "failed, to run again"}
@@ -18,7 +21,7 @@ _WORD = {"new": "to run", "failed": "failed, to run again"}
 
 def dry_run_table(
     jobs: Sequence[tuple[int, Sequence[str], str]],
-    costs: Sequence[tuple[Cost, int]],
+    costs: Sequence[tuple["Cost", int]],
     refused: Sequence[tuple[int, LikenessError]],
     folder: Path,
 ) -> Group:
@@ -44,7 +47,7 @@ def dry_run_table(
     return Group(*parts, Text(f"\nthe jobs' folders: {folder}", "dim"))
 
 
-def _features(costs: Sequence[tuple[Cost, int]]) -> Group:
+def _features(costs: Sequence[tuple["Cost", int]]) -> Group:
     board = table(["network"], ["extractor", "jobs", "images", "missing", "seconds", "MB"])
     for found, jobs in costs:
         if found.fault:
