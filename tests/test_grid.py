@@ -222,7 +222,7 @@ def test_two_hundred_jobs_in_one_process_leave_nothing_behind(tmp_path):
         for home in range(12):
             draw_striped(tmp_path / "photos" / name / f"{home}.png", period, home)
     watch = ("+hydra.callbacks.watch._target_=job_watch.JobWatch", "+hydra.callbacks.watch.path=left.jsonl")
-    grid = ("architecture=identity,dense", "seed=range(100)", "metric.ks=[1]", "trainer.max_epochs=1", *watch)
+    grid = ("seed=range(100)", "architecture=identity,dense", "metric.ks=[1]", "trainer.max_epochs=1", *watch)
     done = train(tmp_path, *grid, timeout=1000)
     assert done.returncode == 0, done.stderr
     left = [json.loads(line) for line in (tmp_path / "left.jsonl").read_text().splitlines()]
