@@ -1,5 +1,6 @@
 """A multirun reads its grid first: what is done is skipped, what is missing runs, whatever became of the rest."""
 
+import io
 import json
 import os
 import signal
@@ -12,13 +13,18 @@ from pathlib import Path
 import pytest
 import small_app
 from helpers import ROOT, draw_striped
+from rich.console import Console
 
-from likeness import app
+from likeness import app, grid
+from likeness.errors import LikenessError
+from likeness.features.extraction import Cost
+from likeness.reports.dry_run import dry_run_table
 
 
 def call(place: Path, *overrides: str, script: str = "app.py", timeout: float = 120) -> subprocess.CompletedProcess:
     environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests'}"}
     environment.pop("OMP_NUM_THREADS", None)
+    environment |= {"OMP_NUM_THREADS": "1"} if script != "app.py" else {}
     command = [sys.executable, script, "-m", *overrides]
     return subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, timeout=timeout)
 
@@ -52,15 +58,15 @@ def files(place: Path) -> dict[Path, bytes]:
 
 
 def test_the_same_command_runs_what_is_not_done_and_another_value_what_is_new(place):
-    grid = ("value=1,2", "end=well,bad")
-    first = call(place, *grid)
+    options = ("value=1,2", "end=well,bad")
+    first = call(place, *options)
     assert (first.returncode, ran(place)) == (1, ["well1", "bad1", "well2", "bad2"])
     assert states(place) == {"1 well": "done", "1 bad": "failed", "2 well": "done", "2 bad": "failed"}
     failed = statuses(place)["1 bad"]
     assert failed["error"].startswith("[IMG-BAD] broken picture.")
     assert "Traceback" in failed["traceback"]
 
-    again = call(place, *grid)
+    again = call(place, *options)
     assert (again.returncode, ran(place)) == (1, ["bad1", "bad2"])
     assert "4 jobs: 2 done, 2 failed; 2 to run" in again.stderr
     assert "4 jobs, 2 heads tried." in again.stdout
@@ -83,15 +89,15 @@ def test_jobs_of_an_earlier_command_are_shown_and_do_not_fail_this_one(place):
 
 
 def test_a_killed_process_leaves_a_lost_job_and_the_same_command_runs_the_rest(place, capsys):
-    grid = ("end=well,killed", "value=1,2")
-    assert call(place, *grid).returncode == -signal.SIGKILL
+    options = ("end=well,killed", "value=1,2")
+    assert call(place, *options).returncode == -signal.SIGKILL
     assert ran(place) == ["well1", "well2", "killed1"]
     (folder,) = (place / "outputs" / "sweep").iterdir()
     app.main(["sweep", "status", str(folder)])
     assert ": 2 done, 1 new, 1 lost" in " ".join(capsys.readouterr().out.split())
 
     (place / "mended").touch()
-    again = call(place, *grid)
+    again = call(place, *options)
     assert (again.returncode, ran(place)) == (0, ["killed1", "killed2"])
     assert "4 jobs: 2 done, 1 new, 1 lost; 2 to run" in again.stderr
 
@@ -118,18 +124,18 @@ def test_a_job_that_is_refused_stops_no_other_and_fails_the_sweep(place):
 
 
 def test_two_commands_at_once_share_the_jobs_and_start_none_twice(place):
-    grid = ("end=waiting", "value=1,2,3")
+    options = ("end=waiting", "value=1,2,3")
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    with subprocess.Popen([sys.executable, "app.py", "-m", *grid], cwd=place, env=environment, **quiet) as other:
+    with subprocess.Popen([sys.executable, "app.py", "-m", *options], cwd=place, env=environment, **quiet) as other:
         try:
             while not (place / "ran.txt").exists():
                 assert other.poll() is None
                 time.sleep(0.05)
-            dry = call(place, *grid, "sweep.dry_run=true")
+            dry = call(place, *options, "sweep.dry_run=true")
         finally:
             (place / "mended").touch()
-        second = call(place, *grid)
+        second = call(place, *options)
         other.wait(60)
     assert "dry run, 1 running, 2 new" in dry.stdout
     assert "[BUG]" not in second.stderr
@@ -170,7 +176,6 @@ def test_a_search_goes_on_after_a_failed_trial_and_finds_its_trials_again(place)
     ("overrides", "told"),
     [
         (["sweep.wait=false"], "only Slurm keeps jobs of its own"),
-        (["sweep.wait=false", "launcher=slurm", "sweeper=optuna"], "a search chooses its next jobs"),
         (["launcher=slurm", "hydra.launcher.partition=x"], "the jobs could not be submitted"),
     ],
 )
@@ -192,16 +197,16 @@ def test_features_are_extracted_once_over_two_extractors_before_the_jobs_start(t
     for period, name in ((4, "fine"), (9, "medium"), (25, "coarse")):
         for home in range(12):
             draw_striped(tmp_path / "photos" / name / f"{home}.png", period, home)
-    grid = ("decoding.alpha_background=[0,0,0],[255,255,255]", "architecture=identity,conv", "metric.ks=[1]")
+    options = ("decoding.alpha_background=[0,0,0],[255,255,255]", "architecture=identity,conv", "metric.ks=[1]")
     before = files(tmp_path)
-    dry = train(tmp_path, *grid, "sweep.dry_run=true")
+    dry = train(tmp_path, *options, "sweep.dry_run=true")
     assert dry.returncode == 0, dry.stderr
     rows = [line.split() for line in dry.stdout.splitlines() if line.startswith("shufflenet")]
     assert [row[2:5] for row in rows] == [["2", "36", "36"], ["2", "36", "36"]]
     assert {float(row[6]) for row in rows} == {0.1}  # 36 rows of 1024 float32 and 36 bytes
     assert files(tmp_path) == before
 
-    done = train(tmp_path, *grid)
+    done = train(tmp_path, *options)
     assert done.returncode == 1, done.stderr
     told = [line for line in done.stderr.splitlines() if "features: " in line]
     computed = Counter(line.split(", ")[2].split()[0] for line in told)
@@ -209,9 +214,26 @@ def test_features_are_extracted_once_over_two_extractors_before_the_jobs_start(t
     assert computed == {"36": 2, "0": 4}
     assert Counter(status["state"] for status in statuses(tmp_path).values()) == {"done": 2, "failed": 2}
 
-    gone = train(tmp_path, *grid, "data.root=nowhere", "sweep.dry_run=true")
-    assert gone.returncode == 66
-    assert "[DATA-MISSING]" in gone.stdout
+
+def test_what_cannot_be_costed_is_told_in_full():
+    missing = LikenessError("DATA-MISSING", "no such folder.", where="photos", fix="Check data.root.")
+    jobs = [(0, ["seed=0", "data=x"], "new"), (1, ["seed=1", "data=x"], "failed")]
+    console = Console(width=110, record=True, file=io.StringIO())
+    console.print(dry_run_table(jobs, [(Cost("vgg16", fault=missing), 2)], [], Path("outputs/sweep/x")))
+    told = [line.rstrip() for line in console.export_text().splitlines()]
+    assert told[0] == "dry run, 1 new, 1 failed; nothing was started"
+    assert [line.split(maxsplit=2) for line in told[3:5]] == [
+        ["0", "seed=0", "to run"],
+        ["1", "seed=1", "failed, to run again"],
+    ]
+    assert "vgg16: [DATA-MISSING] no such folder." in told
+
+
+def test_a_search_has_to_be_waited_for():
+    with pytest.raises(LikenessError, match="has to be waited for") as refused:
+        grid._refuse_not_waiting(True, "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper")
+    assert refused.value.cause.startswith("a search chooses its next jobs")
+    grid._refuse_not_waiting(True, "hydra._internal.core_plugins.basic_sweeper.BasicSweeper")
 
 
 @pytest.mark.long
@@ -222,8 +244,8 @@ def test_two_hundred_jobs_in_one_process_leave_nothing_behind(tmp_path):
         for home in range(12):
             draw_striped(tmp_path / "photos" / name / f"{home}.png", period, home)
     watch = ("+hydra.callbacks.watch._target_=job_watch.JobWatch", "+hydra.callbacks.watch.path=left.jsonl")
-    grid = ("seed=range(100)", "architecture=identity,dense", "metric.ks=[1]", "trainer.max_epochs=1", *watch)
-    done = train(tmp_path, *grid, timeout=1000)
+    options = ("seed=range(100)", "architecture=identity,dense", "metric.ks=[1]", "trainer.max_epochs=1", *watch)
+    done = train(tmp_path, *options, timeout=1000)
     assert done.returncode == 0, done.stderr
     left = [json.loads(line) for line in (tmp_path / "left.jsonl").read_text().splitlines()]
     assert len(left) == 200

@@ -120,16 +120,14 @@ def start_despite_kills(start: Start, jobs: Sequence[Job]) -> None:
     """Start jobs in worker processes. One that is killed takes its fellows with it: the jobs after it start anew."""
     from joblib.externals.loky.process_executor import BrokenProcessPool
 
-    left = list(jobs)
-    while left:
+    left, before = list(jobs), len(jobs) + 1
+    while 0 < len(left) < before:
+        before = len(left)
         try:
-            return start(left)
+            start(left)
         except BrokenProcessPool as error:
             log.error("a worker process is gone, and with it the others' jobs: %s", str(error).splitlines()[0])
-        before, left = left, [job for job in left if sweep.read_status(job.folder).get("state") == "queued"]
-        if len(left) == len(before):
-            return None
-    return None
+        left = [job for job in left if sweep.read_status(job.folder).get("state") == "queued"]
 
 
 def read_grid(launcher: Launcher, batch: Sequence[Overrides]) -> list[Job]:
