@@ -153,10 +153,6 @@ def test_a_killed_worker_hides_no_other_job(place, launcher):
     assert "lost: gone without a word" in done.stdout
     share = str(max(os.cpu_count() // 2, 1)) if launcher == "joblib" else "None"
     assert {line.split()[1] for line in (place / "ran.txt").read_text().splitlines()} == {share}
-    (place / "mended").touch()
-    again = call(place, "end=killed,well", "value=1,2", f"launcher={launcher}")
-    assert again.returncode == 0, again.stderr
-    assert set(states(place).values()) == {"done"}
 
 
 def test_a_search_goes_on_after_a_failed_trial_and_finds_its_trials_again(place):

@@ -57,7 +57,7 @@ def changed(value: Any) -> Any:
     return [*value, 1] if isinstance(value, list) else f"{value}x" if isinstance(value, str) else value + 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_an_option_changes_the_identity_unless_it_is_about_where_and_how_a_job_runs(whole, data):
     plain, identity = whole
