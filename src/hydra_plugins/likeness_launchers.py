@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 class _Grid(Launcher):
     """What is done is skipped, features are extracted once, results are read from disk."""
 
-    extracts_first = True
+    submits = False  # to a queue, whose machines extract
     config: Any
     hydra_context: Any
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from likeness import grid
 
-        return grid.launch(self, self.start, job_overrides, self.extracts_first)
+        return grid.launch(self, self.start, job_overrides, first=initial_job_idx == 0, submits=self.submits)
 
     def start(self, jobs: Sequence["Job"]) -> None:
         super().launch([job.overrides for job in jobs], jobs[0].number)  # type: ignore[safe-super]
@@ -30,6 +30,10 @@ class _Grid(Launcher):
 
 class Local(_Grid, BasicLauncher):
     """One job after another in this process."""
+
+    def start(self, jobs: Sequence["Job"]) -> None:
+        for job in jobs:  # each on its own: Hydra would keep the configs of all, 0.7 MB a job
+            super().start([job])
 
 
 try:
@@ -40,6 +44,11 @@ else:
 
     class Joblib(_Grid, JoblibLauncher):
         """``n_jobs`` processes on this machine, the cores shared out among them."""
+
+        def start(self, jobs: Sequence["Job"]) -> None:
+            from likeness import grid
+
+            grid.start_despite_kills(super().start, jobs)
 
 
 try:
@@ -54,25 +63,29 @@ else:
         def start(self, jobs: Sequence["Job"]) -> None:
             from likeness.runs import queue
 
-            queue.run_here(queue.executor("local", self.params), _calls(self, jobs), self.config.sweep.at_once)
+            calls = list(_calls(self, jobs).values())
+            queue.run_here(queue.executor("local", self.params), calls, self.config.sweep.at_once)
 
     class Slurm(_Grid, SlurmLauncher):
         """A Slurm array. The compute nodes extract: whoever comes first computes, the others wait for the rows."""
 
-        extracts_first = False
+        submits = True
 
         def start(self, jobs: Sequence["Job"]) -> None:
             from likeness.runs import queue
 
-            folder, names = Path(str(self.config.hydra.sweep.dir)), [job.folder.name for job in jobs]
-            submitted = queue.submit(queue.executor("slurm", self.params), _calls(self, jobs), names, folder)
+            folder = Path(str(self.config.hydra.sweep.dir))
+            queue.submit(queue.executor("slurm", self.params), _calls(self, jobs), folder)
             if self.config.sweep.wait:
-                queue.follow(submitted)
+                queue.follow(folder)
 
 
-def _calls(launcher: Launcher, jobs: Sequence["Job"]) -> list[tuple[Any, tuple[Any, ...]]]:
-    """The launcher called within a job, as hydra-submitit-launcher has it."""
+def _calls(launcher: Launcher, jobs: Sequence["Job"]) -> dict[str, tuple[Any, tuple[Any, ...]]]:
+    """By a job's folder, the launcher called within the job, as hydra-submitit-launcher has it."""
     from hydra.core.singleton import Singleton
 
     state = Singleton.get_state()
-    return [(launcher, (job.overrides, "hydra.sweep.dir", job.number, str(job.number), state)) for job in jobs]
+    return {
+        job.folder.name: (launcher, (job.overrides, "hydra.sweep.dir", job.number, str(job.number), state))
+        for job in jobs
+    }

@@ -1,12 +1,13 @@
 """From a checked config to objects: the one file that knows every room."""
 
+import json
 import logging
 import math
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import lru_cache, partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from likeness.errors import LikenessError
 from likeness.features.datamodule import TRAINING_SPLITS, Batch, FeatureData, Split
 from likeness.features.extraction import Cost, Extractor, Features, cost, extract
 from likeness.features.weights import not_fetching
-from likeness.files import write_json
+from likeness.files import canonical_json, write_json
 from likeness.heads.autoencoder import Autoencoder, codes_of, row_batches
 from likeness.heads.linear import PCA, ClosedForm, Identity, RandomProjection
 from likeness.heads.noise import NoNoise
@@ -98,8 +99,13 @@ def build_extractor(config: Config) -> Extractor:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     _call(torch.zeros, 1, device=device)
-    backbone = build(config["backbone"]).to(device, memory_format=torch.channels_last)
-    return Extractor(build(config["decoding"]), build(config["preprocessing"]), backbone, device)
+    return _extractor(canonical_json([config[name] for name in ("decoding", "preprocessing", "backbone")]), device)
+
+
+@lru_cache(maxsize=1)  # of the job before: torch keeps the source of every network that is cut, 0.25 MB a job
+def _extractor(nodes: str, device: str) -> Extractor:
+    decoder, preprocessing, backbone = map(build, json.loads(nodes))
+    return Extractor(decoder, preprocessing, backbone.to(device, memory_format=torch.channels_last), device)
 
 
 def find_features(config: Config, extractor: Extractor) -> Features:
@@ -117,7 +123,7 @@ def find_features(config: Config, extractor: Extractor) -> Features:
 
 
 def extraction_cost(config: Config) -> Cost:
-    """What ``find_features`` would compute; nothing is downloaded or kept, and what is wrong is a note."""
+    """What ``find_features`` would compute; nothing is downloaded or kept, and what is wrong is the cost's fault."""
     try:
         with not_fetching():
             extractor = build_extractor(config)
@@ -125,7 +131,7 @@ def extraction_cost(config: Config) -> Cost:
             extractor, build(config["data"]).table(), Path(config["paths"]["store"]), **_pace(config, extractor)
         )
     except LikenessError as error:
-        return Cost(str(config["backbone"]["name"]), note=error.what)
+        return Cost(str(config["backbone"]["name"]), fault=error)
 
 
 def _pace(config: Config, extractor: Extractor) -> dict[str, int]:

@@ -1,12 +1,14 @@
 """What a sweep does around its jobs: read the grid, leave out what is done, extract once, hand over the rest."""
 
 import logging
+import sys
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, open_dict
@@ -16,6 +18,9 @@ from likeness.console import progress, terminal
 from likeness.errors import LikenessError
 from likeness.files import canonical_json
 from likeness.runs import sweep
+
+if TYPE_CHECKING:
+    from likeness.features.extraction import Cost
 
 log = logging.getLogger(__name__)
 
@@ -45,24 +50,35 @@ class Job:
 
     @property
     def facts(self) -> dict[str, Any]:
-        return {"job": self.number, "identity": self.identity, "overrides": self.overrides}
+        return {
+            "job": self.number,
+            "identity": self.identity,
+            "overrides": sweep.options_of_a_job(self.overrides),
+        }
 
 
-def launch(launcher: Launcher, start: Start, batch: Sequence[Overrides], extracts: bool) -> list[JobReturn]:
+def launch(
+    launcher: Launcher, start: Start, batch: Sequence[Overrides], *, first: bool, submits: bool
+) -> list[JobReturn]:
     """Run the jobs of a grid that are not done yet, and give back every job's value, as it is on disk.
 
     Args:
         start: Runs the jobs that it is given, or submits them.
-        extracts: Whether this machine looks at the pictures before the first job starts.
+        first: Whether these are a command's first jobs; a search asks for some, then for more.
+        submits: Whether they run on other machines, which then look at the pictures themselves.
 
     Raises:
+        LikenessError: CONFIG where ``sweep.wait=false`` cannot be done.
         SystemExit: After a dry run, and after a submission that is not waited for.
     """
     config: Any = launcher.config  # type: ignore[attr-defined]
     folder = Path(str(config.hydra.sweep.dir))
+    if not config.sweep.wait:
+        _refuse_not_waiting(submits, str(config.hydra.sweeper._target_))
     jobs = read_grid(launcher, batch)
     if config.sweep.dry_run:
         _show_dry_run(jobs, folder)
+    sweep.note_command(folder, sys.argv, [job.folder.name for job in jobs], first)
     for job in jobs:
         if job.fault:
             log.error("job %d is refused: %s", job.number, job.fault)
@@ -71,14 +87,47 @@ def launch(launcher: Launcher, start: Start, batch: Sequence[Overrides], extract
     log.info("%s: %d jobs: %s; %d to run", folder, len(jobs), sweep.counted(job.state for job in jobs), len(todo))
     for job in todo:
         sweep.note_queued(job.folder, job.facts)
-    if extracts:
+    if not submits:
         extract_once(todo)
     if todo:
         start(todo)
     if not config.sweep.wait:
         log.info("follow them with: squeue --me, and: likeness sweep status %s", folder)
         raise SystemExit(0)
+    waiting = sweep.queued_jobs(folder)
+    for job in todo:
+        if sweep.standing(job.folder, waiting) == "lost":
+            sweep.note_lost(job.folder)
     return [_returned(job) for job in jobs]
+
+
+def _refuse_not_waiting(submits: bool, sweeper: str) -> None:
+    reason = "" if submits else "only Slurm keeps jobs of its own; launcher=slurm submits them"
+    if not sweeper.endswith(".BasicSweeper"):
+        reason = "a search chooses its next jobs by the results of the last ones"
+    if reason:
+        raise LikenessError(
+            "CONFIG",
+            "this sweep has to be waited for.",
+            where="sweep.wait",
+            cause=reason,
+            kept="No job was started.",
+            fix="Leave sweep.wait=false out; or take launcher=slurm sweeper=grid.",
+        )
+
+
+def start_despite_kills(start: Start, jobs: Sequence[Job]) -> None:
+    """Start jobs in worker processes. One that is killed takes its fellows with it: the jobs after it start anew."""
+    from joblib.externals.loky.process_executor import BrokenProcessPool
+
+    left, before = list(jobs), len(jobs) + 1
+    while 0 < len(left) < before:
+        before = len(left)
+        try:
+            start(left)
+        except BrokenProcessPool as error:
+            log.error("a worker process is gone, and with it the others' jobs: %s", str(error).splitlines()[0])
+        left = [job for job in left if sweep.read_status(job.folder).get("state") == "queued"]
 
 
 def read_grid(launcher: Launcher, batch: Sequence[Overrides]) -> list[Job]:
@@ -87,12 +136,15 @@ def read_grid(launcher: Launcher, batch: Sequence[Overrides]) -> list[Job]:
     folder = Path(str(sweep_config.hydra.sweep.dir))
     waiting, numbers = sweep.queued_jobs(folder), _Numbers(folder)
     jobs = []
-    with progress("reading the grid", len(batch), "jobs") as advance:
-        for overrides in batch:
-            loader = launcher.hydra_context.config_loader  # type: ignore[attr-defined]
-            composed = loader.load_sweep_config(sweep_config, list(overrides))
-            jobs.append(_job(numbers, list(overrides), composed, folder, waiting))
-            advance()
+    told, loader = HydraConfig.instance().cfg, launcher.hydra_context.config_loader  # type: ignore[attr-defined]
+    try:
+        with progress("reading the grid", len(batch), "jobs") as advance:
+            for overrides in batch:
+                composed = loader.load_sweep_config(sweep_config, list(overrides))
+                jobs.append(_job(numbers, list(overrides), composed, folder, waiting))
+                advance()
+    finally:
+        HydraConfig.instance().cfg = told
     return jobs
 
 
@@ -106,25 +158,26 @@ class _Numbers:
         return self.known.setdefault(name, max(self.known.values(), default=-1) + 1)
 
 
-def _job(
-    numbers: _Numbers, overrides: list[str], composed: DictConfig, folder: Path, waiting: Mapping[str, str]
-) -> Job:
+def _job(numbers: _Numbers, overrides: list[str], composed: DictConfig, folder: Path, waiting: Collection[str]) -> Job:
+    identity, own = sweep.identity(composed), folder / str(composed.hydra.sweep.subdir)
+    number = numbers.of(own.name)
+    with open_dict(composed.hydra):  # what Hydra fills in when the job starts
+        composed.hydra.job.num, composed.hydra.job.id = number, str(number)
+        composed.hydra.runtime.output_dir = str(own.absolute())
+    HydraConfig.instance().set_config(composed)
     try:
         config, fault = _checked(composed), None
     except LikenessError as error:
         config, fault = None, error
-    own = folder / str(composed.hydra.sweep.subdir)
     state = "refused" if fault else sweep.standing(own, waiting)
-    return Job(numbers.of(own.name), overrides, sweep.identity(composed), own, config, fault, state)
+    return Job(number, overrides, identity, own, config, fault, state)
 
 
 def _checked(composed: DictConfig) -> dict[str, Any]:
-    """As the job itself will check it; trackers refer to the job's folder, which there is not yet."""
+    """As the job itself will check it."""
     bare = composed.copy()
     with open_dict(bare):
         del bare.hydra
-        if "logger" in bare:
-            bare.logger = {}
     return checked(bare)
 
 
@@ -142,21 +195,21 @@ def _returned(job: Job) -> JobReturn:
 
 
 def distinct_extractors(jobs: Sequence[Job]) -> list[tuple[dict[str, Any], int]]:
-    """A config for each extractor and data set among the jobs, and how many jobs share it."""
-    named = {canonical_json(_extracting(job.config)): job.config for job in jobs if job.config}
-    counts = Counter(canonical_json(_extracting(job.config)) for job in jobs if job.config)
-    return [(config, counts[name]) for name, config in named.items()]
+    """A config for each extractor and data set among the jobs, and how many jobs share it.
 
-
-def _extracting(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: config[name] for name in _EXTRACTOR if name in config}
+    An evaluation has none of its own: the checkpoint says what to extract with.
+    """
+    extracting = [job.config for job in jobs if job.config and set(_EXTRACTOR) <= set(job.config)]
+    spelled = [canonical_json({name: config[name] for name in _EXTRACTOR}) for config in extracting]
+    counts = Counter(spelled)
+    return [(config, counts[name]) for name, config in dict(zip(spelled, extracting, strict=True)).items()]
 
 
 def extract_once(jobs: Sequence[Job]) -> None:
     """Compute what the store lacks, an extractor at a time. One that fails is told; its jobs will say the same."""
-    from likeness import assembly
+    for config, _ in distinct_extractors(jobs):
+        from likeness import assembly  # slow to import, and a grid that is done does without
 
-    for config, _ in distinct_extractors([job for job in jobs if "decoding" in (job.config or {})]):
         try:
             assembly.find_features(config, assembly.build_extractor(config))
         except LikenessError as error:
@@ -164,16 +217,27 @@ def extract_once(jobs: Sequence[Job]) -> None:
 
 
 def _show_dry_run(jobs: Sequence[Job], folder: Path) -> None:
-    """Print every job and what it would cost, and end; a folder that was made for the sweep goes again."""
-    from likeness import assembly
+    """Print every job and what it would cost, and end; a folder that was made for the sweep goes again.
+
+    The exit code is that of the first fault; weights that are still to be downloaded are none.
+    """
     from likeness.reports.dry_run import dry_run_table
 
-    trained = [job for job in jobs if "decoding" in (job.config or {})]
-    costs = [(assembly.extraction_cost(config), shared) for config, shared in distinct_extractors(trained)]
-    faults = [(job.number, job.fault.what) for job in jobs if job.fault]
-    terminal().print(dry_run_table([(job.number, job.overrides, job.state) for job in jobs], costs, faults, folder))
+    costs = _costs(jobs)
+    refused = [(job.number, job.fault) for job in jobs if job.fault]
+    shown = [(job.number, sweep.options_of_a_job(job.overrides), job.state) for job in jobs]
+    terminal().print(dry_run_table(shown, costs, refused, folder))
     _remove_empty(folder)
-    raise SystemExit(next((job.fault.exit_code for job in jobs if job.fault), 0))
+    faults = [fault for _, fault in refused] + [cost.fault for cost, _ in costs if cost.fault]
+    raise SystemExit(next((fault.exit_code for fault in faults if fault.code != "NET"), 0))
+
+
+def _costs(jobs: Sequence[Job]) -> list[tuple["Cost", int]]:
+    if not (extractors := distinct_extractors(jobs)):
+        return []
+    from likeness import assembly
+
+    return [(assembly.extraction_cost(config), shared) for config, shared in extractors]
 
 
 def _remove_empty(folder: Path) -> None:

@@ -331,6 +331,7 @@ def fetch_foreign(network: str, name: str) -> Path:
     converted = raw.with_suffix(".safetensors")
     if converted.is_file():
         return converted
+    refuse_fetching(converted.name, source.url)
     with _alone(converted):
         if not converted.is_file():
             was_there = raw.is_file()
@@ -380,6 +381,7 @@ def download(url: str, *, digest: str = "", folder: Path | None = None) -> Path:
     expected = digest or (f"sha256:{named[1]}" if named else "")
     if _is_whole(path, expected):
         return path
+    refuse_fetching(path.name, url)
     with _alone(path):
         if not _is_whole(path, expected):
             os.replace(_fetched(url, path, expected), path)
@@ -398,7 +400,7 @@ def _is_whole(path: Path, expected: str) -> bool:
 
 @contextmanager
 def not_fetching() -> Iterator[None]:
-    """Within it, weights that would have to be downloaded are refused: WEIGHTS-MISSING says what is not here."""
+    """Within it, weights that would have to be downloaded are refused: NET says what is not here."""
     token = _MAY_FETCH.set(False)
     try:
         yield
@@ -407,16 +409,13 @@ def not_fetching() -> Iterator[None]:
 
 
 def refuse_fetching(name: str, url: str) -> None:
-    """Raises WEIGHTS-MISSING where nothing may be downloaded now."""
+    """Raises NET where nothing may be downloaded now."""
     if not _MAY_FETCH.get():
-        raise LikenessError(
-            "WEIGHTS-MISSING", f"{name} is not here yet: a run would download it.", where=url, fix="Start the run."
-        )
+        raise LikenessError("NET", f"{name} is not here yet: a run would download it.", where=url, fix="Start the run.")
 
 
 def _fetched(url: str, path: Path, expected: str) -> Path:
     """A verified download beside ``path``."""
-    refuse_fetching(path.name, url)
     cause: object = ""
     for attempt in range(_TRIES):
         try:

@@ -15,7 +15,8 @@ log = logging.getLogger(__name__)
 class EndOfSweep(Callback):
     """Hydra calls it once after all jobs; it writes ``scoreboard.csv`` and prints it, best first, and ``sweep.html``.
 
-    Where jobs are rows of the thesis, what was published stands beside them.
+    The tables are of all jobs in the folder, those of earlier commands too: they differ in swept values alone. The exit
+    code is of this command's jobs. Where jobs are rows of the thesis, what was published stands beside them.
     """
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
@@ -24,6 +25,7 @@ class EndOfSweep(Callback):
         from likeness.reports.replication import replication_rows, replication_table, write_replication
         from likeness.reports.scoreboard import sweep_rows, sweep_table, write_scoreboard
         from likeness.reports.seeds import compared_seeds, seeds_table, write_seeds
+        from likeness.runs.sweep import asked_jobs
 
         folder = Path(config.hydra.sweep.dir)
         rows = sweep_rows(folder)
@@ -42,7 +44,10 @@ class EndOfSweep(Callback):
         console.print(f"\nall jobs: {board}", soft_wrap=True)
         if page := _page(folder, seeds):
             console.print(f"the page: {page}", soft_wrap=True)
-        if any(row["state"] != "done" for row in rows):
+        asked = set(asked_jobs(folder))
+        if others := sum(row["folder"] not in asked for row in rows):
+            console.print(f"{others} of these jobs are of earlier commands in this folder", soft_wrap=True)
+        if any(row["state"] != "done" for row in rows if row["folder"] in asked):
             sys.exit(1)
 
 

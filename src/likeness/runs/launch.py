@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 OmegaConf.register_new_resolver("likeness.identity", lambda *, _root_: sweep.identity(_root_), replace=True)
 
 Task = Callable[[DictConfig], float | None]
+_SECONDS_A_LOOK_TAKES = 0.5  # whoever asks whether a job is running holds its lock for a moment
 _RESULTS = (
     "metrics.json",
     "csv",
@@ -64,7 +65,7 @@ def reported(task: Task) -> Task:
         folder = Path(hydra.runtime.output_dir)
         facts = _facts(cfg, folder)
         with _claimed(folder) as locked, preemption.listening():
-            if hydra.mode == RunMode.MULTIRUN and sweep.standing(folder, own_lock=True) == "done":
+            if hydra.mode == RunMode.MULTIRUN and sweep.is_done(folder):
                 log.info("job %s was done before: %s", facts["job"], folder)
                 return sweep.read_status(folder).get("value")
             try:
@@ -107,7 +108,7 @@ def _facts(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     return {
         "job": sweep.read_status(folder).get("job", number),
         "identity": sweep.identity(cfg),
-        "overrides": [word for word in hydra.overrides.task if not word.startswith("sweep.")],
+        "overrides": sweep.options_of_a_job(hydra.overrides.task),
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "started": time.strftime("%Y-%m-%d %H:%M:%S"),
@@ -134,17 +135,20 @@ def _claimed(folder: Path) -> Iterator[bool]:
 
     Gives whether a lock says so: some file systems have none.
     """
-    lock = FileLock(folder / ".lock", timeout=0)
+    lock = FileLock(folder / ".lock", timeout=_SECONDS_A_LOOK_TAKES)
     try:
         lock.acquire()
     except Timeout as error:
-        raise LikenessError(
+        refusal = LikenessError(
             "RUN-DIR",
             "another run is writing to this folder.",
             where=str(folder.absolute()),
             kept="The other run's files are untouched.",
             fix="Wait for it, or choose another folder with hydra.run.dir=.",
-        ) from error
+        )
+        if HydraConfig.get().mode == RunMode.MULTIRUN:  # Hydra goes on with the next job, and says nothing
+            log.error("%s", refusal)
+        raise refusal from error
     except (OSError, NotImplementedError) as error:
         log.warning("[LOCK] no working lock in %s (%s): make sure that no other run writes there", folder, error)
     try:

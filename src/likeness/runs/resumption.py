@@ -57,8 +57,8 @@ def _unfinished(folder: Path, locked: bool) -> bool:
     except (OSError, ValueError):
         return False
     state = status.get("before") if status.get("state") == "queued" else status.get("state")
-    if state == "running":
-        return locked or (status.get("host") == socket.gethostname() and not alive(int(status["pid"])))
+    if state in ("running", "lost"):
+        return locked or (status.get("host") == socket.gethostname() and not alive(int(status.get("pid", 0))))
     return state in ("preempted", "interrupted") or (state == "failed" and status.get("code") in _ENDED_BY_THE_DISK)
 
 
