@@ -35,9 +35,11 @@ def run_table(metrics: Mapping) -> Group:
         metrics: The content of a ``metrics.json``. What is null or absent is shown as ``–``.
 
     A difference is better or worse when its interval leaves zero out and its p is below 0.05, and inside the noise
-    otherwise. Comparisons are of hit@1 on the last split.
+    otherwise. Comparisons are of hit@1 on the last split. Of several seeds the methods are those of the first, and the
+    comparisons are of the hits averaged over seeds.
     """
-    return Group(_methods(metrics), Text(), _comparisons(metrics), Text(), _costs(metrics), *_left_out(metrics))
+    seeds: list[Group | Text] = [_seeds(metrics), Text()] if "over_seeds" in metrics else []
+    return Group(_methods(metrics), Text(), *seeds, _comparisons(metrics), Text(), _costs(metrics), *_left_out(metrics))
 
 
 def _methods(metrics: Mapping) -> Group:
@@ -53,7 +55,24 @@ def _methods(metrics: Mapping) -> Group:
     chance = [_interval(_shown(splits, split, "chance", measure)) for split, measure in columns]
     board.add_row("chance", *chance, style="dim")
     network, head = (metrics.get(key) or words.NONE for key in ("backbone", "head"))
-    return titled(f"{network} → {head}", ", percent with 95 % intervals", board)
+    first = f", seed {metrics['seed']}" if "over_seeds" in metrics else ""
+    return titled(f"{network} → {head}{first}", ", percent with 95 % intervals", board)
+
+
+def _seeds(metrics: Mapping) -> Group:
+    """The head's hit@1 of each seed on each split, above the mean with half the width of Student's interval."""
+    splits, seeds = list(metrics["splits"]), metrics["seeds"]
+    board = table(["seed"], [*(f"{split}\nhit@1" for split in splits), "\nepochs"])
+    for seed in seeds:
+        hits = (words.percent(_number(_at(seed, "splits", split, "head", "hit@1"))) for split in splits)
+        board.add_row(str(seed["seed"]), *hits, words.count(seed["epochs"]))
+    board.add_row("mean", *(_mean(metrics, split) for split in splits), style="bold")
+    return titled(f"head, {len(seeds)} seeds", ", percent, mean with Student's 95 % interval", board)
+
+
+def _mean(metrics: Mapping, split: str) -> str:
+    found = _at(metrics, "over_seeds", split, "head", "hit@1")
+    return words.spread(_number(found), _number(_at(found, "high")))
 
 
 def _shown(splits: Mapping, split: str, method: str, measure: str) -> Any:
@@ -66,10 +85,16 @@ def _comparisons(metrics: Mapping) -> Group:
     """One line a pair, e.g. ``head − frozen  +1.2 points  [−0.4, +2.8]  p = 0.14  → inside the noise``."""
     split = list(metrics["splits"])[-1]
     board = Table.grid(padding=(0, 2, 0, 0))
-    for pair, measures in (_at(metrics, "splits", split, "paired") or {}).items():
+    averaged = ", averaged over seeds" if "over_seeds" in metrics else ""
+    for pair, measures in (_at(_final(metrics), split, "paired") or {}).items():
         names = " − ".join(words.METHODS.get(name, name) for name in pair.split("-", 1))
         board.add_row(Text(names), *_difference(_at(measures, "hit@1")))
-    return titled(f"{split} hit@1", ", query by query", board)
+    return titled(f"{split} hit@1{averaged}", ", query by query", board)
+
+
+def _final(metrics: Mapping) -> Mapping:
+    """By split, what the job came to: the means of several seeds."""
+    return metrics.get("over_seeds") or metrics["splits"]
 
 
 def _difference(found: Any) -> list[Text]:
@@ -117,18 +142,29 @@ def _left_out(metrics: Mapping) -> Iterator[Text]:
 
 
 def run_line(metrics: Mapping) -> Text:
-    """One run in one line: the head's hit@1 on each split, and its gain over the frozen features on the last."""
-    splits = metrics["splits"]
-    hits = (f"{split} hit@1 {words.percent(_number(_shown(splits, split, 'head', 'hit@1')))}" for split in splits)
+    """One run in one line: the head's hit@1 on each split, and its gain over the frozen features on the last.
+
+    Of several seeds it is their means.
+    """
+    splits = _final(metrics)
+    hits = (f"{split} hit@1 {_alone_or_mean(metrics, split)}" for split in splits)
     *_, last = splits
     gain = _number(_at(splits, last, "paired", "head-frozen", "hit@1", "difference"))
-    return Text(f"{', '.join(hits)}, {words.points(gain)} points over frozen")
+    seeds = f", {len(metrics['seeds'])} seeds" if "over_seeds" in metrics else ""
+    return Text(f"{', '.join(hits)}, {words.points(gain)} points over frozen{seeds}")
+
+
+def _alone_or_mean(metrics: Mapping, split: str) -> str:
+    if "over_seeds" in metrics:
+        return _mean(metrics, split)
+    return words.percent(_number(_shown(metrics["splits"], split, "head", "hit@1")))
 
 
 def sweep_rows(folder: Path) -> list[Row]:
     """Every job of a sweep as a flat row, best validation hit@1 first, jobs without a result last.
 
-    A job is a sub-folder with a ``status.json`` or a ``metrics.json``. A row has job, folder, state, a key for each
+    A job is a sub-folder with a ``status.json`` or a ``metrics.json``; one of several seeds has a row for each, as if
+    each had been a job. A row has job, folder, state, a key for each
     overridden option, the figures of val and test as fractions, costs, and the first line of its error; what is not
     known is None. The state is ``lost`` where a job says it is done but has no readable ``metrics.json``.
 
@@ -138,7 +174,9 @@ def sweep_rows(folder: Path) -> list[Row]:
     if not folder.is_dir():
         raise LikenessError("RUN-MISSING", "there is no such sweep.", where=str(folder), fix="Give the sweep's folder.")
     jobs = [path for path in folder.iterdir() if (path / "status.json").exists() or (path / "metrics.json").exists()]
-    return _best_first([_row(path) for path in sorted(jobs, key=lambda path: (len(path.name), path.name))])
+    return _best_first(
+        row for path in sorted(jobs, key=lambda path: (len(path.name), path.name)) for row in _rows(path)
+    )
 
 
 def finished_metrics(folder: Path) -> Mapping | None:
@@ -147,19 +185,32 @@ def finished_metrics(folder: Path) -> Mapping | None:
     return metrics if _state(_read(folder / "status.json"), metrics) == "done" else None
 
 
-def _row(folder: Path) -> Row:
+def of_each_seed(metrics: Mapping) -> list[Mapping]:
+    """The metrics of each head of a job of several seeds, as if it had been a job; a single one's as they are."""
+    seeds = metrics.get("seeds") or [{}]
+    return [{**metrics, **seed} for seed in seeds]
+
+
+def _rows(folder: Path) -> Iterator[Row]:
     status, metrics = _read(folder / "status.json"), _read(folder / "metrics.json")
     state = _state(status, metrics)
     job = _at(status, "job")
     overrides = _at(status, "overrides")
-    return {
-        "job": folder.name if job is None else job,
-        "folder": folder.name,
-        "state": state,
-        **dict(_overridden(text) for text in (overrides if isinstance(overrides, list) else [])),
-        **_results(metrics if state == "done" else None),
-        "error": _first_line(_at(status, "error")),
-    }
+    options = dict(_overridden(text) for text in (overrides if isinstance(overrides, list) else []))
+    for own in of_each_seed(metrics) if state == "done" and metrics else [None]:
+        yield {
+            "job": folder.name if job is None else job,
+            "folder": folder.name,
+            "state": state,
+            **(_with_seed(options, own) if own and "over_seeds" in own else options),
+            **_results(own),
+            "error": _first_line(_at(status, "error")),
+        }
+
+
+def _with_seed(options: Row, metrics: Mapping) -> Row:
+    """The overrides of the job that would have trained this seed alone."""
+    return {name: value for name, value in options.items() if name != "seeds"} | {"seed": str(metrics["seed"])}
 
 
 def _state(status: Mapping | None, metrics: Mapping | None) -> str:
@@ -218,7 +269,8 @@ def sweep_table(rows: Sequence[Row]) -> Group:
     """
     done = [row for row in _best_first(rows) if row["state"] == "done"]
     unfinished = [row for row in rows if row["state"] != "done"]
-    parts: list[Group | Text] = [_ranking(done), _choice(len(rows), done)] if done else [Text("No result yet.")]
+    jobs = len({row["folder"] for row in rows})
+    parts: list[Group | Text] = [_ranking(done), _choice(jobs, done)] if done else [Text("No result yet.")]
     parts += [_unfinished(row) for row in unfinished[:_MOST_JOBS]]
     if len(unfinished) > _MOST_JOBS:
         parts += [Text(f"… and {len(unfinished) - _MOST_JOBS} more jobs without a result")]
