@@ -809,6 +809,13 @@ def restore(path: Path, overrides: Config) -> tuple[Autoencoder, Extractor, dict
             where=str(path.absolute()),
             fix="Give checkpoints/best.ckpt or last.ckpt as train.py wrote it.",
         )
+    if seeds := card.get("seeds"):
+        raise LikenessError(
+            "CKPT-SCHEMA",
+            f"{path.name} is the training state of {len(seeds)} heads, and no head to score.",
+            where=str(path.absolute()),
+            fix=f"Give one head's file beside it: seed-{seeds[0]}.ckpt to seed-{seeds[-1]}.ckpt, written when all end.",
+        )
     rooms = {"architecture": "heads", "scaling": "heads", "decoding": "images", "preprocessing": "images"}
     nodes = {name: configs.restored(room, card[name]) for name, room in rooms.items()}
     backbone = configs.restored("features", card["backbone"])

@@ -142,7 +142,7 @@ class StackedAutoencoder(Autoencoder):
             first._make_optimizer,
             first._make_scheduler,
             seed=first.seed,
-            card=first.card,
+            card=first.card | {"seeds": [each.seed for each in heads]},
         )
         if first.metric is not None:
             self.metric = nn.ModuleList([each.metric for each in heads])

@@ -187,8 +187,10 @@ def finished_metrics(folder: Path) -> Mapping | None:
 
 def of_each_seed(metrics: Mapping) -> list[Mapping]:
     """The metrics of each head of a job of several seeds, as if it had been a job; a single one's as they are."""
-    seeds = metrics.get("seeds") or [{}]
-    return [{**metrics, **seed} for seed in seeds]
+    seeds = metrics.get("seeds")
+    if not isinstance(seeds, list):
+        return [metrics]
+    return [{**metrics, **own} for own in seeds if isinstance(own, Mapping)]
 
 
 def _rows(folder: Path) -> Iterator[Row]:
@@ -210,7 +212,7 @@ def _rows(folder: Path) -> Iterator[Row]:
 
 def _with_seed(options: Row, metrics: Mapping) -> Row:
     """The overrides of the job that would have trained this seed alone."""
-    return {name: value for name, value in options.items() if name != "seeds"} | {"seed": str(metrics["seed"])}
+    return {name: value for name, value in options.items() if name != "seeds"} | {"seed": str(metrics.get("seed"))}
 
 
 def _state(status: Mapping | None, metrics: Mapping | None) -> str:
