@@ -309,7 +309,7 @@ REFUSED = [
         ["+callbacks.more={_target_: pytorch_lightning.callbacks.EarlyStopping, monitor: train/loss}"],
         "callbacks: early_stopping and more are more than one EarlyStopping that judges: that needs seeds=1",
     ),
-    (["data.seed=${seed}"], "data: follows the seed, and all seeds of a job share it: give it one value, or seeds=1"),
+    (["data.seed=${seed}"], "data: follows the seed, and all seeds of a job share it: give one value, or seeds=1"),
     (["seeds=0"], "seeds: 0 is less than 1"),
     ([f"seed={2**63 - 2}"], f"seed: {2**63} is greater than {2**63 - 1}"),
 ]

@@ -189,15 +189,8 @@ def checked(cfg: DictConfig) -> dict[str, Any]:
         refuse(list(_missing(OmegaConf.to_container(cfg))))
         raise refused(error) from error
     bare = _bare(plain) if "architecture" in plain else []
-    refuse(
-        [
-            *_unknown(OmegaConf.get_type(cfg), plain),
-            *bare,
-            *_value_faults(plain),
-            *_stack_faults(plain),
-            *faults(plain),
-        ]
-    )
+    values = [*_value_faults(plain), *_stack_faults(plain)]
+    refuse([*_unknown(OmegaConf.get_type(cfg), plain), *bare, *values, *faults(plain)])
     return plain
 
 
@@ -215,7 +208,7 @@ def of_each_seed(cfg: DictConfig) -> list[dict[str, Any]]:
     each = [first, *typing.cast(list[dict[str, Any]], others)]
     follow = [name for name in _SHARED if any(config[name] != first[name] for config in each)]
     refuse(
-        [f"{name}: follows the seed, and all seeds of a job share it: give it one value, or seeds=1" for name in follow]
+        [f"{name}: follows the seed, and all seeds of a job share it: give one value, or seeds=1" for name in follow]
     )
     return each
 

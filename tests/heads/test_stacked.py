@@ -175,6 +175,11 @@ def test_every_loss_is_a_loss_a_head(loss, tmp_path):
     check(tmp_path, epochs=2, loss=loss, widths=[4])
 
 
+def test_the_precision_is_that_of_training(tmp_path):
+    found = check(tmp_path, epochs=2, trainer={"precision": "64-true"}, widths=[4])
+    assert all(value.dtype is torch.float64 for each in found for value in each.weights.values())
+
+
 def test_convolutions_are_stacked_too(tmp_path):
     check(tmp_path, epochs=2, shape=(3, 5, 5), make=Conv, channels=[6, 4], noise=Gaussian(0.1))
 
@@ -219,11 +224,11 @@ def test_a_validation_every_other_epoch_judges_every_other_epoch(tmp_path):
 def test_every_rule_of_early_stopping_is_lightnings(rule):
     heads = [head_of(seed, widths=[4]) for seed in SEEDS]
     stack = StackedAutoencoder(heads, EarlyStopping(**rule))
-    fit(stack, data_of(), 25, [])
+    fit(stack, data_of(), 12, [])
     for place, seed in enumerate(SEEDS):
         data = data_of()
         data.seed = seed
-        done, _ = fit(head_of(seed, widths=[4]), data, 25, [EarlyStopping(**rule)])
+        done, _ = fit(head_of(seed, widths=[4]), data, 12, [EarlyStopping(**rule)])
         assert int(stack.epochs[place]) == done.current_epoch
 
 

@@ -199,7 +199,8 @@ def test_earlier_results_in_the_same_folder_are_set_aside(launch, tmp_path):
 
 
 def test_setting_aside_overwrites_nothing_when_an_earlier_one_was_removed(tmp_path):
-    for name in ("earlier-2/metrics.json", "checkpoints/best.ckpt", "metrics.json", "train.log", ".hydra/config.yaml"):
+    files = ("earlier-2/metrics.json", "checkpoints/best.ckpt", "metrics.json", "queries-seed-1.csv", "train.log")
+    for name in (*files, ".hydra/config.yaml"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("first")
     _set_earlier_results_aside(tmp_path)
@@ -207,7 +208,7 @@ def test_setting_aside_overwrites_nothing_when_an_earlier_one_was_removed(tmp_pa
     _set_earlier_results_aside(tmp_path)
     _set_earlier_results_aside(tmp_path)
     assert sorted(os.listdir(tmp_path)) == [".hydra", "earlier-1", "earlier-2", "earlier-3", "train.log"]
-    assert sorted(os.listdir(tmp_path / "earlier-1")) == ["checkpoints", "metrics.json"]
+    assert sorted(os.listdir(tmp_path / "earlier-1")) == ["checkpoints", "metrics.json", "queries-seed-1.csv"]
     assert (tmp_path / "earlier-3" / "metrics.json").read_text() == "second"
 
 

@@ -175,8 +175,8 @@ class StackedAutoencoder(Autoencoder):
         """Load what each head is to be scored with, its best weights or else its last, into the heads given."""
         self.head.keep(self.best_epoch[self.head.learning] < 0)
         for place, each in enumerate(heads):
-            each.head.load_state_dict(self.head.kept(place))
-            each.scaling.load_state_dict(self.scaling.state_dict())
+            each.head.load_state_dict(self.head.kept(place), assign=True)  # of the precision that was trained in
+            each.scaling.load_state_dict(deepcopy(self.scaling.state_dict()), assign=True)
 
     def _seeds(self) -> list[int]:
         return [self._seed_of[place] for place in self.head.places]
