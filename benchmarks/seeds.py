@@ -74,7 +74,7 @@ def one_after_the_other(each: list[dict[str, Any]], features: Features, folder: 
 
 
 def measured(width: int, code: int, options: argparse.Namespace) -> dict[str, Any]:
-    """Seconds of both ways, by turns; a first turn of each is not counted."""
+    """Seconds of both ways, by turns, and the median of the turns' ratios; a first turn of each is not counted."""
     features = features_of(width)
     ways: dict[str, Callable[..., np.ndarray]] = {"alone": one_after_the_other, "together": fitted}
     seconds: dict[str, list[np.ndarray]] = {way: [] for way in ways}
