@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test lint lock clean
+.PHONY: setup demo test test-long test-slurm lint lock clean
 
 setup: .venv/ready
 
@@ -25,13 +25,19 @@ demo: setup ## draw rooms, train a head on them, score it, show it
 test: setup
 	$(BIN)/python -m pytest -q
 
+test-long: setup ## what takes minutes
+	$(BIN)/python -m pytest -q -m long
+
+test-slurm: setup ## what needs a Slurm on this machine (docs/cluster.md)
+	$(BIN)/python -m pytest -q -m slurm
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 lock: ## renew requirements.lock from pyproject.toml
-	uv pip compile --quiet --universal --no-emit-index-url --no-header --python-version 3.11 --extra dev --extra timm --extra convert --extra wandb --extra tensorboard --extra joblib pyproject.toml -o requirements.lock
+	uv pip compile --quiet --universal --no-emit-index-url --no-header --python-version 3.11 --extra dev --extra timm --extra convert --extra wandb --extra tensorboard --extra joblib --extra slurm --extra optuna pyproject.toml -o requirements.lock
 
 clean:
 	rm -rf .venv outputs/train outputs/evaluate outputs/sweep

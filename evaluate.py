@@ -26,6 +26,7 @@ def evaluate(cfg: DictConfig) -> float | None:
     from likeness.runs.folder import RunFolder
 
     folder = RunFolder(Path(HydraConfig.get().runtime.output_dir), config)
+    assembly.add_trackers(config, folder)
     with folder.timed("extract"):
         path = assembly.checkpoint_path(config)
         module, extractor, card = assembly.restore(path, config)
@@ -36,6 +37,7 @@ def evaluate(cfg: DictConfig) -> float | None:
         results = assembly.score_splits(methods, data, config["splits"], config["gallery"], config["metric"])
     metrics = assembly.write_results(results, module, data, folder)
     assembly.draw_figures(results, metrics, methods, data, extractor, folder, config["figures"])
+    assembly.send_media(folder)
     show(metrics, folder.path)
     return None
 

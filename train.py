@@ -43,6 +43,7 @@ def train(cfg: DictConfig) -> float | None:
         by_seed = assembly.score_seeds(heads, epochs, results, data, config["metric"])
     metrics = assembly.write_results(results, heads[0], data, folder, trainer, by_seed)
     assembly.draw_figures(results, metrics, methods, data, extractor, folder, config["figures"])
+    assembly.send_media(folder)
     show(metrics, folder.path, brief=assembly.in_multirun())
     return assembly.validation_value(metrics)
 

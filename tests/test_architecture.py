@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "console": {"errors", "files"},
     "config": SUPPORT,
     "assembly": {*ROOMS, "runs", "config", *SUPPORT},
+    "grid": {*ROOMS, "runs", "config", "assembly", *SUPPORT},
     "app": {*ROOMS, "runs", "config", "assembly", *SUPPORT},
 }
 MAY_IMPORT["reports"] |= {"runs"}

@@ -88,7 +88,7 @@ def test_every_option_composes_and_is_checked(option):
             assert config[group].get("_target_") == target
 
 
-@pytest.mark.parametrize("group", ["protocol", "experiment", "thesis_backbone", "sweep"])
+@pytest.mark.parametrize("group", ["protocol", "experiment", "thesis_backbone", "launcher", "sweeper"])
 def test_what_only_changes_other_options_leaves_none_of_its_own(group):
     assert group not in trained()
     assert refusal(f"{group}.x=1").code == "CONFIG"
@@ -131,7 +131,7 @@ def test_the_defaults_are_the_typed_roots():
     assert config["metric"] == {"ks": [1, 5], "exclude_home": False, "ties": "by_id", "vote_k": 5, "map_at_r": True}
     assert config["scheduler"] is None
     assert config["logger"] == {}
-    assert list(config["callbacks"]) == ["early_stopping", "best", "last"]
+    assert list(config["callbacks"]) == ["early_stopping", "best", "resume"]
 
 
 def test_the_store_follows_the_environment_then_the_outputs(monkeypatch):

@@ -36,6 +36,7 @@ def test_further_lines_of_a_field_are_indented_below_the_first():
         ("DATA-MISSING", 66),
         ("CKPT-MISSING", 66),
         ("NET", 69),
+        ("QUEUE", 69),
         ("STORE-PERM", 73),
         ("RUN-DIR", 73),
         ("DISK", 74),

@@ -19,9 +19,12 @@ from rich.console import Console
 from likeness import assembly
 from likeness import config as configs
 from likeness.errors import LikenessError
+from likeness.reports.jobs import find_jobs
+from likeness.reports.page import page_content
 from likeness.reports.replication import replication_rows
-from likeness.reports.scoreboard import run_line, run_table, sweep_rows, sweep_table
+from likeness.reports.scoreboard import run_line, run_row, run_table, standing_table, sweep_rows, sweep_table
 from likeness.reports.seeds import compared_seeds
+from likeness.runs.checkpoint import newest_checkpoint
 from likeness.runs.folder import RunFolder
 from likeness.runs.journal import epochs, read
 
@@ -34,7 +37,7 @@ SMALL = (
     "trainer.accelerator=cpu",
     "trainer.max_epochs=12",
     "callbacks.early_stopping.patience=2",
-    "callbacks.last.every_n_epochs=2",
+    "callbacks.resume.every_n_epochs=2",
     "batch_size=8",
     "noise=gaussian",
     "logger=none",
@@ -145,7 +148,7 @@ def test_evaluating_a_seed_gives_what_the_job_reported(together, sweep, seed):
 
 def test_the_state_of_all_seeds_is_no_head(together, sweep):
     with pytest.raises(LikenessError, match="the training state of 3 heads") as refusal:
-        evaluated(together.path / "checkpoints" / "last.ckpt", sweep / "store")
+        evaluated(newest_checkpoint(together.path / "checkpoints"), sweep / "store")
     assert refusal.value.code == "CKPT-SCHEMA"
     assert "seed-5.ckpt" in refusal.value.fix
 
@@ -193,6 +196,31 @@ def test_a_sweep_takes_the_job_for_its_seeds(together, alone, sweep):
         row = [ours[1][f"{part}_{name}"] for part in ("over", "low_over", "high_over", "p")]
         assert row == pytest.approx([found[key] for key in ("difference", "low", "high", "p")])
     assert "4 jobs, 6 heads tried" in shown(sweep_table(rows))
+    assert "4 done" in shown(standing_table(sweep))
+    assert {name: run_row(together.path)[name] for name in ("seed", "seeds", "val/hit@1")} == {
+        "seed": "5",
+        "seeds": "3",
+        "val/hit@1": together.metrics["splits"]["val"]["head"]["hit@1"]["value"],
+    }
+
+
+def test_the_page_takes_the_job_for_its_seeds(together, alone, sweep):
+    jobs = [job for job in find_jobs([sweep]) if job.row["job"] in (0, 6, 7, 8)]
+    content = page_content(jobs, [])
+    shown = {job["name"]: job for job in content["jobs"]}
+    assert shown.keys() == {"0 seed 5", "0 seed 6", "0 seed 7", "6", "7", "8"}
+    for seed in (5, 6, 7):
+        ours, single = shown[f"0 seed {seed}"], shown[str(1 + seed)]
+        same = ("state", "seed", "val", "test", "frozen", "pca", "epochs", "code_width")
+        assert [ours[name] for name in same] == [single[name] for name in same]
+        assert ours["curve"][:2] == single["curve"][:2]
+        assert ours["curve"][2] == pytest.approx(single["curve"][2], rel=1e-3)
+    by_class = {
+        row["name"]: values for row, values in zip(*map(content["classes"].get, ("rows", "values")), strict=True)
+    }
+    assert all(by_class[f"0 seed {seed}"] == by_class[str(1 + seed)] for seed in (5, 6, 7))
+    bits = {method["name"]: method["bits"] for method in content["compare"]["methods"]}
+    assert all(bits[f"0 seed {seed}"] == bits[str(1 + seed)] for seed in (5, 6, 7))
 
 
 def test_a_row_of_the_thesis_is_a_row_a_seed(together, tmp_path):
@@ -240,10 +268,9 @@ def test_the_terminal_shows_each_seed_and_the_mean():
 
 
 def test_the_last_weights_are_kept_where_no_callback_keeps_the_best(sweep, together, alone):
-    small = [part for part in SMALL if "callbacks.last." not in part]
-    job = trained(sweep / "20", "seeds=2", "seed=5", "callbacks=last_weights", small=small)
+    job = trained(sweep / "20", "seeds=2", "seed=5", "callbacks=last_weights")
     for place in (0, 1):
-        single = trained(sweep / str(21 + place), f"seed={5 + place}", "callbacks=last_weights", small=small)
+        single = trained(sweep / str(21 + place), f"seed={5 + place}", "callbacks=last_weights")
         for name, value in single.heads[0].state_dict().items():
             torch.testing.assert_close(job.heads[place].state_dict()[name], value, atol=1e-5, rtol=1e-5)
         assert job.metrics["seeds"][place]["epochs"] == single.metrics["epochs"]
@@ -325,7 +352,7 @@ def test_what_several_heads_cannot_do_at_once_is_refused_before_anything_is_open
 
 
 def test_each_seed_is_the_config_of_its_single_run():
-    given = ("data=folder", "data.root=x", "logger=none", "architecture=random_projection")
+    given = ("data=folder", "data.root=x", "logger=none", "architecture=random_projection", "sweep.name=x")
     each = composed(*given, "seed=4", "seeds=3")
     for place, config in enumerate(each):
         (single,) = composed(*given, f"seed={4 + place}")

@@ -3,6 +3,8 @@
 import csv
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 import time
@@ -181,19 +183,71 @@ def test_the_store_of_training_is_found_from_anywhere(place, tmp_path):
     assert metrics_of(tmp_path / "here")["features"]["computed"] == 0
 
 
-def test_a_terminated_run_says_so_and_can_be_told_by_a_script(place):
-    long = ("trainer.max_epochs=100000", "callbacks.early_stopping.patience=100000", "hydra.run.dir=terminated")
-    data = ("data=folder", "data.root=photos", "preprocessing.size=64")
-    command = [sys.executable, str(ROOT / "train.py"), "architecture=dense", *data, *long]
-    job = subprocess.Popen(command, cwd=place, stderr=subprocess.PIPE, text=True)
-    while not (place / "terminated" / "checkpoints" / "last.ckpt").exists():
-        assert job.poll() is None, job.stderr.read()
-        time.sleep(0.1)
-    job.terminate()
-    _, said = job.communicate(timeout=60)
-    assert job.returncode == 75, said
-    assert "features and checkpoints are kept" in said
-    assert json.loads((place / "terminated" / "status.json").read_text())["state"] == "interrupted"
+LONG = (
+    "data=folder",
+    "data.root=photos",
+    *SMALL[:3],
+    "batch_size=16",
+    "trainer.max_epochs=60",
+    "noise=gaussian",
+    "callbacks.early_stopping.patience=1000",
+    "callbacks.resume.every_n_epochs=1",
+    "figures.draw=none",
+    "logger=csv",
+)
+
+
+def logged(folder: Path) -> int:
+    """Lines in a run's journal so far."""
+    path = folder / "journal.jsonl"
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def end_by(sent: signal.Signals, place: Path, lines: int, **environment: str) -> tuple[int, str]:
+    """Start the long run, send a signal when its journal has that many lines, and give its exit code and last words."""
+    command = [sys.executable, str(ROOT / "train.py"), *LONG, "hydra.run.dir=cut"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    with subprocess.Popen(command, cwd=place, env=environment, stderr=subprocess.PIPE, text=True) as job:
+        while logged(place / "cut") < lines or not list((place / "cut" / "checkpoints").glob("resume-*")):
+            assert job.poll() is None, job.stderr.read()
+            time.sleep(0.02)
+        job.send_signal(sent)
+        return job.wait(60), job.stderr.read()
+
+
+def test_a_run_that_was_killed_and_then_preempted_gives_the_numbers_of_one_that_was_not(place):
+    """The same command, three times: SIGKILL, then Slurm's SIGUSR1, then to the end. Slurm is asked nothing by us."""
+    (place / "bin").mkdir()
+    (place / "bin" / "scontrol").write_text(f"#!/bin/sh\ntouch {place}/requeued")
+    (place / "bin" / "scontrol").chmod(0o755)
+    slurm = {"SLURM_NTASKS": "1", "SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "train", "SLURM_NODELIST": "localhost"}
+    slurm |= dict.fromkeys(("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID"), "0")
+    slurm["PATH"] = f"{place / 'bin'}:{os.environ['PATH']}"
+    cut, status = place / "cut", place / "cut" / "status.json"
+
+    assert end_by(signal.SIGKILL, place, 15)[0] == -signal.SIGKILL
+    assert json.loads(status.read_text())["state"] == "running"
+    code, said = end_by(signal.SIGUSR1, place, logged(cut) + 15, **slurm)
+    assert code == 75, said
+    found = int(re.search(r"\[RESUME\] found step (\d+)", said)[1])
+    step = int(re.search(r"preempted at step (\d+); saved; resume with the same command\n$", said)[1])
+    assert 0 < found < step
+    assert json.loads(status.read_text())["state"] == "preempted"
+    assert not (place / "requeued").exists()
+    done = call(place, "train.py", *LONG, "hydra.run.dir=cut")
+    assert done.returncode == 0, done.stderr
+    assert f"[RESUME] found step {step}" in done.stderr
+    assert not list(cut.glob("earlier-*"))
+    assert [path.name for path in (cut / "checkpoints").glob("*.ckpt") if "resume" in path.name] == []
+
+    done = call(place, "train.py", *LONG, "hydra.run.dir=uncut")
+    assert done.returncode == 0, done.stderr
+    own = ("seconds", "features")
+    one, other = ({k: v for k, v in metrics_of(place / run).items() if k not in own} for run in ("cut", "uncut"))
+    assert one == other
+    assert (cut / "csv" / "metrics.csv").read_text() == (place / "uncut" / "csv" / "metrics.csv").read_text()
+    events = [json.loads(line) for line in (cut / "journal.jsonl").read_text().splitlines()]
+    assert [event["step"] for event in events if event["event"] == "resumed_from"] == [found, step]
 
 
 def test_another_backbone_under_a_checkpoint_is_refused(place):
@@ -220,6 +274,9 @@ def test_a_sweep_ends_with_one_table_whatever_fails(place):
     assert {row["architecture"] for row in rows[:2]} == {"identity"}
     assert "spatial features" in rows[2]["error"]
     assert "2 heads tried" in done.stdout
+    page = (place / "sweep" / "sweep.html").read_text()
+    assert '"states":{"done":2,"failed":2}' in page
+    assert '"left_out":0,"unreadable":0' in page
     assert all(metrics_of(place / "sweep" / row["folder"])["features"]["computed"] == 0 for row in rows[:2])
 
 

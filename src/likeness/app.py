@@ -7,6 +7,7 @@ import argparse
 import json
 import logging
 import math
+import os
 import shlex
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -38,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     """A new subcommand is a function that adds its parser, with what it does as ``do``."""
     parser = argparse.ArgumentParser("likeness", description="What goes with train.py and evaluate.py.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_add_weights, _add_project):
+    for add in (_add_weights, _add_project, _add_sweep, _add_report, _add_sync):
         add(commands)
     return parser
 
@@ -79,6 +80,45 @@ def converted_lines(path: Path, facts: Mapping[str, str], tensors: Collection[st
         backbone = "vgg16_flatten"
     network = f"backbone={backbone}" if backbone else f"backbone.name={facts['network']}"
     yield "  python train.py data=folder data.root=PHOTOS " + shlex.join([network, f"backbone.weights={path}"])
+
+
+def _add_sweep(commands: Any) -> None:
+    parts = commands.add_parser("sweep", help="how a sweep stands, and its unfinished jobs").add_subparsers(
+        metavar="COMMAND", required=True
+    )
+    for do, told in (
+        (_sweep_status, "every job and how it stands"),
+        (_sweep_retry, "run the sweep's own command again: what is done is skipped"),
+        (_sweep_rm, "remove the folders of jobs that failed, were lost or interrupted; --all removes the sweep"),
+    ):
+        part = parts.add_parser(do.__name__.removeprefix("_sweep_"), help=told, description=told)
+        part.add_argument("folder", metavar="FOLDER", type=Path, help="outputs/sweep/NAME")
+        part.set_defaults(do=do)
+    part.add_argument("--all", action="store_true", help="the finished jobs as well")
+
+
+def _sweep_status(given: argparse.Namespace) -> None:
+    from likeness.console import terminal
+    from likeness.reports.scoreboard import standing_table
+
+    terminal().print(standing_table(given.folder))
+
+
+def _sweep_retry(given: argparse.Namespace) -> None:
+    from likeness.runs.sweep import command_of
+
+    words, place = command_of(given.folder)
+    sys.stderr.write(f"{shlex.join(words)}\n")
+    os.chdir(place)
+    os.execv(sys.executable, [sys.executable, *words])
+
+
+def _sweep_rm(given: argparse.Namespace) -> None:
+    from likeness.console import terminal
+    from likeness.runs.sweep import remove_jobs
+
+    removed = remove_jobs(given.folder, given.all)
+    terminal().print(f"{removed} jobs removed from {given.folder}", soft_wrap=True, markup=False, highlight=False)
 
 
 def _values(text: str, read: Callable[[str], Any]) -> tuple[Any, ...]:
@@ -174,6 +214,59 @@ def _project(given: argparse.Namespace) -> None:
     folder = asked.out or asked.run / "figures" / "projections"
     found, title = assembly.project_run(asked.run, asked.perplexity, asked.split, folder, asked.rows)
     show_divergences(found, title, folder)
+
+
+_REPORT = (Option("out", Path, "FILE", "where to; when left out FOLDER/sweep.html, of several folders ./sweep.html"),)
+
+
+def _add_report(commands: Any) -> None:
+    told = "One page of all runs in these folders, sweeps' and single runs', to open in a browser without a network."
+    parser = commands.add_parser(
+        "report",
+        help="one page of a sweep, or of any runs",
+        description="\n".join([told, "", *_help(_REPORT)]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="likeness report FOLDER... [out=FILE]",
+    )
+    parser.add_argument("words", nargs="+", metavar="FOLDER", help="of a sweep or of a run; and out=FILE as above")
+    parser.set_defaults(do=_report)
+
+
+def _report(given: argparse.Namespace) -> None:
+    named = [word for word in given.words if "=" in word and not Path(word).is_dir()]
+    asked = options_of("report", _REPORT, named)
+    folders = [Path(word) for word in given.words if word not in named]
+    _refuse("report", [] if folders else ["FOLDER: missing, name a sweep's or a run's"])
+    path = asked.out or (folders[0] if len(folders) == 1 else Path()) / "sweep.html"
+    _refuse("report", [f"out: {path} is a folder, not a file"] if path.is_dir() else [])
+
+    from likeness.console import terminal
+    from likeness.reports.page import write_page
+
+    terminal().print(write_page(folders, path), soft_wrap=True, markup=False, highlight=False)
+
+
+def _add_sync(commands: Any) -> None:
+    told = "Runs, rebuilt from their journals, to wandb: those that had no network, and those that never had wandb on."
+    parser = commands.add_parser("sync", help="send runs to wandb that it does not have yet", description=told)
+    parser.add_argument("folders", metavar="FOLDER", type=Path, nargs="+", help="a run's, a sweep's, or one with some")
+    parser.add_argument("--project", metavar="NAME", help="wandb's project (default: as the run was configured)")
+    parser.set_defaults(do=_sync)
+
+
+def _sync(given: argparse.Namespace) -> None:
+    from likeness.console import terminal
+    from likeness.reports.media import media_of
+    from likeness.reports.tables import table
+    from likeness.runs.sync import send_runs
+
+    board = table(["run"], ["rows", "pictures", "sent to"])
+    try:
+        for sent in send_runs(given.folders, media_of, given.project):
+            board.add_row(str(sent.folder), str(sent.rows), str(sent.pictures), sent.told)
+    finally:
+        if board.rows:
+            terminal().print(board)
 
 
 def _help(options: Sequence[Option]) -> Iterator[str]:

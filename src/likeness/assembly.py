@@ -1,12 +1,13 @@
 """From a checked config to objects: the one file that knows every room."""
 
+import json
 import logging
 import math
 import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import lru_cache, partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -17,16 +18,18 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from jaxtyping import Float
-from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
-from pytorch_lightning.utilities.exceptions import MisconfigurationException, SIGTERMException
+from pytorch_lightning.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint
+from pytorch_lightning.plugins.environments import SLURMEnvironment
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from likeness import config as configs
 from likeness.console import Advance, progress
 from likeness.errors import LikenessError
 from likeness.features.datamodule import TRAINING_SPLITS, Batch, FeatureData, Split
-from likeness.features.extraction import Extractor, Features, extract
-from likeness.files import write_json
+from likeness.features.extraction import Cost, Extractor, Features, cost, extract
+from likeness.features.weights import not_fetching
+from likeness.files import canonical_json, write_json
 from likeness.heads.autoencoder import Autoencoder, codes_of, row_batches
 from likeness.heads.linear import PCA, ClosedForm, Identity, RandomProjection
 from likeness.heads.noise import NoNoise
@@ -34,16 +37,19 @@ from likeness.heads.stacked import StackedAutoencoder
 from likeness.images.splits import SPLITS
 from likeness.reports.classes import draw_per_class
 from likeness.reports.curve import draw_curve
+from likeness.reports.media import media_of
 from likeness.reports.projection import FEWEST_ROWS, project_each, sample_rows
 from likeness.reports.projection_grid import Drawn, Found, Method, draw_grid, write_divergences
 from likeness.reports.results import draw_neighbours, draw_projections, write_bad_images, write_queries
+from likeness.reports.summary import flat_summary
 from likeness.retrieval.comparison import compare, compare_seeds
 from likeness.retrieval.metric import Scores, SimilarityRetrieval, score
 from likeness.retrieval.significance import Interval
 from likeness.runs import checkpoint, trackers
 from likeness.runs.callbacks import EpochProgress
 from likeness.runs.folder import RunFolder, read_state
-from likeness.runs.journal import JournalLogger, epochs, read
+from likeness.runs.identity import columns, git_revision, short_name
+from likeness.runs.journal import epochs, read
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +60,7 @@ _FOLDER = "likeness.images.folder.ImageFolder"
 _CARD = {"architecture", "scaling", "decoding", "preprocessing", "backbone", "data", "metric", "store", "fingerprint"}
 _CARD |= {"extractor", "feature_shape", "seed", "options"}
 _DEFAULT_STORE = "outputs/features"
-_OF_A_SEED = ("n", "skipped", "head", "random_projection", "paired")  # the rest is the same for all heads of a job
+_NOT_OF_A_SEED = ("chance", "frozen", "pca")  # the same for all heads of a job
 _PLAIN = str | int | float | bool | list | dict | None
 
 
@@ -95,23 +101,47 @@ def build_extractor(config: Config) -> Extractor:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     _call(torch.zeros, 1, device=device)
-    backbone = build(config["backbone"]).to(device, memory_format=torch.channels_last)
-    return Extractor(build(config["decoding"]), build(config["preprocessing"]), backbone, device)
+    return _extractor(canonical_json([config[name] for name in ("decoding", "preprocessing", "backbone")]), device)
+
+
+@lru_cache(maxsize=1)  # of the job before: torch keeps the source of every network that is cut, 0.25 MB a job
+def _extractor(nodes: str, device: str) -> Extractor:
+    decoder, preprocessing, backbone = map(build, json.loads(nodes))
+    return Extractor(decoder, preprocessing, backbone.to(device, memory_format=torch.channels_last), device)
 
 
 def find_features(config: Config, extractor: Extractor) -> Features:
     """The features of every picture of the data: found in the store, or computed now and kept there."""
-    data, options = build(config["data"]), config["extraction"]
+    data = build(config["data"])
     return extract(
         extractor,
         data.table(),
         Path(config["paths"]["store"]),
         on_bad_image=data.on_bad_image,
         mostly_white=data.mostly_white,
-        batch_size=options["batch_size"] or (32 if extractor.device == "cpu" else 256),
-        workers=options["workers"] or os.cpu_count() or 1,
-        memory_bytes=options["memory_gb"] * 1e9,
+        memory_bytes=config["extraction"]["memory_gb"] * 1e9,
+        **_pace(config, extractor),
     )
+
+
+def extraction_cost(config: Config) -> Cost:
+    """What ``find_features`` would compute; nothing is downloaded or kept, and what is wrong is the cost's fault."""
+    try:
+        with not_fetching():
+            extractor = build_extractor(config)
+        return cost(
+            extractor, build(config["data"]).table(), Path(config["paths"]["store"]), **_pace(config, extractor)
+        )
+    except LikenessError as error:
+        return Cost(str(config["backbone"]["name"]), fault=error)
+
+
+def _pace(config: Config, extractor: Extractor) -> dict[str, int]:
+    options = config["extraction"]
+    return {
+        "batch_size": options["batch_size"] or (32 if extractor.device == "cpu" else 256),
+        "workers": options["workers"] or os.cpu_count() or 1,
+    }
 
 
 def build_data(config: Config, features: Features) -> FeatureData:
@@ -184,6 +214,7 @@ def build_card(config: Config, options: Mapping[str, str], extractor: Extractor,
         "fingerprint": extractor.fingerprint,
         "feature_shape": list(data.feature_shape),
         "classes": list(data.classes),
+        "pictures": data.digest(),
     }
 
 
@@ -196,13 +227,14 @@ def build_trainer(config: Config, folder: RunFolder) -> pl.Trainer:
     warnings.filterwarnings("ignore", message=r".isinstance\(treespec, LeafSpec\). is deprecated")  # Lightning's own
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # says on each start what this machine lacks
     callbacks = [build({**node, **_kept_in(node, folder.path)}) for node in config["callbacks"].values()]
-    mirrors = [trackers.Tolerant(partial(build, node), name) for name, node in config["logger"].items()]
+    slurm = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []  # who submitted it requeues
+    add_trackers(config, folder)
     return build(
         config["trainer"],
-        logger=[JournalLogger(folder.journal), *mirrors],
+        logger=folder.loggers,
         callbacks=[*callbacks, EpochProgress()],
-        plugins=[checkpoint.AtomicCheckpointIO()],
-        enable_checkpointing=any(isinstance(callback, ModelCheckpoint) for callback in callbacks),
+        plugins=[checkpoint.AtomicCheckpointIO(), *slurm],
+        enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
@@ -211,8 +243,13 @@ def build_trainer(config: Config, folder: RunFolder) -> pl.Trainer:
     )
 
 
+def add_trackers(config: Config, folder: RunFolder) -> None:
+    """The trackers that the config names join the run's journal; one that fails is named and left out."""
+    folder.loggers += [trackers.Tolerant(partial(build, node), name) for name, node in config["logger"].items()]
+
+
 def _kept_in(node: Mapping[str, Any], folder: Path) -> dict[str, str]:
-    return {"dirpath": str(folder / "checkpoints")} if node["_target_"].endswith("ModelCheckpoint") else {}
+    return {"dirpath": str(folder / "checkpoints")} if node["_target_"].endswith("Checkpoint") else {}
 
 
 def fit(trainer: pl.Trainer, module: Autoencoder, data: FeatureData, folder: RunFolder) -> None:
@@ -221,11 +258,12 @@ def fit(trainer: pl.Trainer, module: Autoencoder, data: FeatureData, folder: Run
     Both leave ``checkpoints/best.ckpt``: the very weights that are scored.
     """
     best = folder.path / "checkpoints" / "best.ckpt"
-    _log_columns(trainer, [module], data, folder)
+    if trainer.is_global_zero:
+        _announce("train", module, data, folder)
     if isinstance(module.head, ClosedForm):
         module.fit_closed_form(data.training_split())
     else:
-        _fit_interruptibly(trainer, module, data)
+        _fit_interruptibly(trainer, module, data, folder.resume_from)
         _take_best_weights(trainer, module)
     module.eval()
     if trainer.is_global_zero and not best.exists():
@@ -244,9 +282,10 @@ def fit_heads(trainer: pl.Trainer, heads: Sequence[Autoencoder], data: FeatureDa
     if len(heads) == 1:
         fit(trainer, heads[0], data, folder)
         return [trainer.current_epoch]
-    _log_columns(trainer, heads, data, folder)
+    if trainer.is_global_zero:
+        _announce("train", heads[0], data, folder, len(heads))
     closed = isinstance(heads[0].head, ClosedForm)
-    epochs = _solve_each(heads, data) if closed else _fit_stacked(trainer, heads, data)
+    epochs = _solve_each(heads, data) if closed else _fit_stacked(trainer, heads, data, folder.resume_from)
     places = folder.path / "checkpoints"
     for head in heads:
         head.eval()
@@ -267,11 +306,13 @@ def _solve_each(heads: Sequence[Autoencoder], data: FeatureData) -> list[int]:
     return [0] * len(heads)
 
 
-def _fit_stacked(trainer: pl.Trainer, heads: Sequence[Autoencoder], data: FeatureData) -> list[int]:
+def _fit_stacked(
+    trainer: pl.Trainer, heads: Sequence[Autoencoder], data: FeatureData, resume_from: Path | None
+) -> list[int]:
     """The callbacks that judge a whole run judge each head instead."""
     stopping, best = (_taken_out(trainer, kind) for kind in (EarlyStopping, ModelCheckpoint))
     stack = StackedAutoencoder(heads, stopping, best)
-    _fit_interruptibly(trainer, stack, data)
+    _fit_interruptibly(trainer, stack, data, resume_from)
     stack.give_back(heads)
     if best is not None and (stack.best_epoch < 0).any():
         _warn_of_last_weights()
@@ -299,35 +340,49 @@ def _warn_of_last_weights() -> None:
     log.warning("[CKPT] no epoch was validated and kept: the head is scored and saved as it is after the last")
 
 
-def _fit_interruptibly(trainer: pl.Trainer, module: Autoencoder, data: FeatureData) -> None:
+def _fit_interruptibly(trainer: pl.Trainer, module: Autoencoder, data: FeatureData, resume_from: Path | None) -> None:
+    if resume_from:
+        checkpoint.refuse_other_pictures(resume_from, module.card)
+        warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")  # it should be
     try:
-        trainer.fit(module, data)
-    except SystemExit as left:  # Lightning turns Ctrl-C into exit 1, and SIGTERM into an exit of its own
-        if isinstance(left, SIGTERMException) or isinstance(left.__context__, KeyboardInterrupt):
-            raise KeyboardInterrupt from left
+        trainer.fit(module, data, ckpt_path=resume_from)
+    except SystemExit as left:  # Lightning turns an interruption into exit 1
+        if isinstance(left.__context__, KeyboardInterrupt):
+            raise left.__context__ from None
         raise
 
 
-def _log_columns(trainer: pl.Trainer, heads: Sequence[Autoencoder], data: FeatureData, folder: RunFolder) -> None:
-    columns = _columns(heads[0], data, folder) | ({"seeds": len(heads)} if len(heads) > 1 else {})
-    for logger in trainer.loggers:
-        logger.log_hyperparams(columns)
+def _announce(job_type: str, module: Autoencoder, data: FeatureData, folder: RunFolder, heads: int = 1) -> None:
+    """What the run is, into the journal and then to the trackers: they open when its head is known."""
+    options = module.card["options"]
+    tags = [options[name] for name in ("backbone", "architecture", "data") if options.get(name)]
+    overrides, sweep = _called() if HydraConfig.initialized() else ([], None)
+    folder.journal.write("run", group=sweep, name=short_name(overrides), job_type=job_type, tags=tags)
+    described = _columns(module, data, folder) | ({"seeds": heads} if heads > 1 else {})
+    for logger in folder.loggers:
+        logger.log_hyperparams(described)
+
+
+def _called() -> tuple[list[str], str | None]:
+    """The job's overrides, and the name of its sweep's folder."""
+    hydra = HydraConfig.get()
+    return list(hydra.overrides.task), Path(hydra.sweep.dir).name if in_multirun() else None
 
 
 def _columns(module: Autoencoder, data: FeatureData, folder: RunFolder) -> dict[str, Any]:
     """Flat scalars for a dashboard's columns and axes."""
     card = module.card
-    architecture = {
-        f"architecture.{name}": str(value) for name, value in card["architecture"].items() if name != "class"
-    }
+    layers = card["architecture"].get("widths") or card["architecture"].get("channels") or []
     return {
-        **{name: option for name, option in card["options"].items() if not name.startswith("hydra")},
-        **architecture,
+        **columns({**folder.config, "architecture": card["architecture"]}, card["options"]),
         "seed": card["seed"],
+        "depth": len(layers),
         **_sizes(module, data),
         "feature_width": prod(data.feature_shape),
         "fingerprint": card["fingerprint"][:16],
+        "data_root": str(data.features.table.root.absolute()),
         "folder": str(folder.path.absolute()),
+        "git": git_revision(),
     }
 
 
@@ -536,6 +591,7 @@ def write_results(
         "backbone": card["options"]["backbone"],
         "options": {name: option for name, option in card["options"].items() if not name.startswith("hydra")},
         "data": card["data"],
+        "pictures": str(features.table.root.absolute()),
         "splits": splits,
         "extractor": {"fingerprint": card["fingerprint"], **card["extractor"]},
         "features": {"rows": len(features.table), "computed": features.computed, "reused": features.reused}
@@ -553,8 +609,10 @@ def write_results(
         write_queries(each.results.scores, features.table, folder.path / f"queries-seed-{each.seed}.csv")
     if features.bad:
         write_bad_images(features.bad, folder.path / "bad_images.csv")
-    for logger in trainer.loggers if trainer else [JournalLogger(folder.journal)]:
-        logger.log_metrics(_flat(splits) | _flat(metrics.get("over_seeds", {})))
+    if trainer is None:
+        _announce("evaluate", module, data, folder)
+    for logger in folder.loggers:
+        logger.log_metrics(flat_summary(metrics, epochs(read(folder.journal.path))))
         logger.finalize("success")
     return metrics
 
@@ -565,24 +623,13 @@ def _of_seeds(by_seed: Sequence[OfSeed], classes: Sequence[str]) -> dict[str, An
     for found in by_seed:
         splits = {split: compare(scores, classes, found.results.ks) for split, scores in found.results.scores.items()}
         own = {
-            split: {name: summary[name] for name in _OF_A_SEED if name in summary} for split, summary in splits.items()
+            split: {name: found for name, found in summary.items() if name not in _NOT_OF_A_SEED}
+            for split, summary in splits.items()
         }
         each.append({"seed": found.seed, "epochs": found.epochs, "splits": own})
     runs = {split: [found.results.scores[split] for found in by_seed] for split in by_seed[0].results.scores}
     over = {split: compare_seeds(scores) for split, scores in runs.items()}
     return {"epochs": by_seed[0].epochs, "seeds": each, "over_seeds": over}
-
-
-def _flat(splits: Mapping[str, Any]) -> dict[str, float]:
-    """Final scores by flat names: ``test/hit@1``, ``test/frozen/hit@1``, ``test/gain_over_frozen``."""
-    flat: dict[str, float] = {}
-    for split, summary in splits.items():
-        for method in ("head", "frozen", "pca", "random_projection"):
-            prefix = f"{split}/" if method == "head" else f"{split}/{method}/"
-            flat |= {prefix + measure: found["value"] for measure, found in summary.get(method, {}).items()}
-        for pair, found in summary.get("paired", {}).items():
-            flat[f"{split}/gain_over_{pair.removeprefix('head-')}"] = found[next(iter(found))]["difference"]
-    return flat
 
 
 def in_multirun() -> bool:
@@ -616,6 +663,13 @@ def draw_figures(
         draw_curve(history, figures / "training_curve.png", {} if frozen is None else {"frozen": frozen}, best)
         divergences = _draw_projections(methods, rows, data.classes, options["perplexity"], figures)
     folder.journal.write("projection", split=split, **divergences)
+
+
+def send_media(folder: RunFolder) -> None:
+    """Figures and a table of queries, to the trackers that show pictures."""
+    for tracker in folder.loggers:
+        if isinstance(tracker, trackers.Tolerant):
+            tracker.log_media(partial(media_of, folder.path), drawn=(folder.path / "figures").is_dir())
 
 
 def _draw_projections(
@@ -807,7 +861,7 @@ def restore(path: Path, overrides: Config) -> tuple[Autoencoder, Extractor, dict
             "CKPT-SCHEMA",
             f"{path.name} describes no head: its card lacks {', '.join(lacking)}.",
             where=str(path.absolute()),
-            fix="Give checkpoints/best.ckpt or last.ckpt as train.py wrote it.",
+            fix="Give checkpoints/best.ckpt as train.py wrote it.",
         )
     if seeds := card.get("seeds"):
         raise LikenessError(

@@ -115,6 +115,19 @@ class Thesis:
 
 
 @dataclass
+class Sweep:
+    """How a multirun goes about its jobs. A sweep of the same name goes on where it was.
+
+    ``wait=false`` leaves the jobs to Slurm; ``at_once`` is the number of jobs of ``launcher=slurm_local``.
+    """
+
+    name: str = "${now:%Y-%m-%d_%H-%M-%S-%f}"
+    dry_run: bool = False
+    wait: bool = True
+    at_once: int = 2
+
+
+@dataclass
 class Shared:
     """What training and evaluation have in common."""
 
@@ -123,6 +136,8 @@ class Shared:
     paths: Paths = field(default_factory=Paths)
     extraction: Extraction = field(default_factory=Extraction)
     figures: Figures = field(default_factory=Figures)
+    sweep: Sweep = field(default_factory=Sweep)
+    logger: Any = MISSING
     debug: bool = False
 
 
@@ -151,7 +166,6 @@ class Train(Shared):
     scheduler: Any = None
     trainer: Any = MISSING
     callbacks: Any = MISSING
-    logger: Any = MISSING
     metric: Scoring = field(default_factory=Scoring)
     thesis: Thesis = field(default_factory=Thesis)
     batch_size: int = 128
@@ -246,6 +260,7 @@ def _bare(plain: Mapping[str, Any]) -> Iterator[str]:
 # Least value of numbers, by dotted path; None is allowed where it is the default.
 _LEAST = {
     "batch_size": 1,
+    "sweep.at_once": 1,
     "seed": 0,
     "seeds": 1,
     "extraction.batch_size": 1,
@@ -260,6 +275,8 @@ _LEAST = {
     "architecture.widths_for": 1,
     "optimizer.lr": 0,
     "scheduler.T_max": 1,
+    "callbacks.resume.every_n_epochs": 1,
+    "callbacks.resume.every_seconds": 0,
 }
 _GREATEST_SEED = 2**63 - 1
 _SPLITS = ("train", "val", "test", "unlabelled")

@@ -72,13 +72,14 @@ def sweep_temporary(folder: Path) -> int:
     """Remove what writers on this host left behind when they were killed; returns how many files that were."""
     ours = re.compile(re.escape(f"{_TEMPORARY}{socket.gethostname()}-") + r"(\d+)-")
     written = ((path, ours.match(path.name)) for path in folder.glob(f"{_TEMPORARY}*"))
-    stale = [path for path, match in written if match and not _alive(int(match[1]))]
+    stale = [path for path, match in written if match and not alive(int(match[1]))]
     for path in stale:
         path.unlink(missing_ok=True)
     return len(stale)
 
 
-def _alive(pid: int) -> bool:
+def alive(pid: int) -> bool:
+    """Whether a process of this host has that id."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

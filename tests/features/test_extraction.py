@@ -1,3 +1,4 @@
+import hashlib
 import logging
 import multiprocessing
 import os
@@ -5,7 +6,9 @@ import shutil
 import signal
 import time
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +19,7 @@ from torch import nn
 from likeness.errors import LikenessError
 from likeness.features import extraction
 from likeness.features.backbone import Backbone
-from likeness.features.extraction import Extractor, extract
+from likeness.features.extraction import Extractor, cost, extract
 from likeness.features.store import MappedRows
 from likeness.images.decoding import Decoder
 from likeness.images.folder import ImageFolder
@@ -24,7 +27,7 @@ from likeness.images.preprocessing import Preprocessing
 
 
 class MeanColour(nn.Module):
-    """A network whose feature is the mean colour; it writes down how many pictures it saw, and may be slow."""
+    """A network whose feature is the mean colour; it writes down which pictures it saw, and may be slow."""
 
     def __init__(self, log: Path | None = None, seconds: float = 0.0, fault: float = 0.0) -> None:
         super().__init__()
@@ -35,7 +38,9 @@ class MeanColour(nn.Module):
         time.sleep(self.seconds)
         if self.log is not None:
             with open(self.log, "a") as file:
-                file.write(f"{len(pictures)}\n")
+                file.write(
+                    "".join(f"{hashlib.sha256(picture.numpy().tobytes()).hexdigest()}\n" for picture in pictures)
+                )
         return pictures.mean((2, 3)) * self.weight + self.fault
 
     def policy(self):
@@ -45,7 +50,7 @@ class MeanColour(nn.Module):
         return (3,)
 
     def seen(self) -> int:
-        return sum(map(int, self.log.read_text().split())) if self.log.exists() else 0
+        return len(self.log.read_text().split()) if self.log.exists() else 0
 
 
 SIMPLE = Preprocessing(size=16, mean=[0.0, 0.0, 0.0], std=[1.0, 1.0, 1.0])
@@ -210,13 +215,46 @@ def test_a_killed_extraction_loses_no_finished_shard(photos, tmp_path):
 def test_jobs_that_start_together_show_the_network_each_picture_once(photos, tmp_path):
     store, log = tmp_path / "store", tmp_path / "seen.txt"
     context = multiprocessing.get_context("fork")
-    jobs = [context.Process(target=_extract_slowly, args=(photos, store, log)) for _ in range(4)]
+    jobs = [context.Process(target=_extract_slowly, args=(photos, store, log)) for _ in range(8)]
     for job in jobs:
         job.start()
     for job in jobs:
         job.join()
         assert job.exitcode == 0
-    assert MeanColour(log).seen() == 60
+    seen = log.read_text().split()
+    assert (len(seen), len(set(seen))) == (60, 60)
+
+
+def test_what_an_extraction_will_cost_is_told_and_nothing_is_kept(photos, network, tmp_path):
+    shutil.copy(photos / "fine" / "home000.png", photos / "fine" / "copy.png")
+    table, pace = ImageFolder(str(photos)).table(), {"batch_size": 64, "workers": 2}
+    told = cost(extractor_of(network), table, tmp_path / "store", **pace)
+    assert (told.network, told.images, told.missing, told.bytes) == ("mean colour", 61, 60, 60 * (3 * 4 + 32 + 4))
+    assert told.seconds > 0
+    assert not (tmp_path / "store").exists()
+    extract(extractor_of(network), table, tmp_path / "store")
+    again = cost(extractor_of(network), table, tmp_path / "store", **pace)
+    assert again == told._replace(missing=0, seconds=None, bytes=0)
+
+
+def test_the_pace_is_of_pictures_that_can_be_used_and_of_a_warm_network(photos, network, tmp_path, monkeypatch):
+    """By a clock that moves a second at each look: one before the first picture, one after each of four batches."""
+    for picture in sorted((photos / "fine").iterdir())[:10]:
+        picture.write_bytes(picture.name.encode())
+    monkeypatch.setattr(extraction, "time", SimpleNamespace(monotonic=count().__next__))
+    few = cost(extractor_of(network), ImageFolder(str(photos)).table(), tmp_path, batch_size=5, workers=1)
+    timed = np.linspace(0, 59, 20).astype(int)
+    order = [path.parent.name == "fine" and path.name < "home010" for path in ImageFolder(str(photos)).table().files()]
+    usable = sum(not order[row] for row in timed)
+    assert few.seconds == pytest.approx(4 / usable * 60)
+    assert network.seen() == 5 + usable
+
+
+def test_pictures_that_cannot_be_used_have_no_pace(photos, network, tmp_path):
+    for picture in photos.rglob("*.png"):
+        picture.write_bytes(str(picture).encode())
+    told = cost(extractor_of(network), ImageFolder(str(photos)).table(), tmp_path, batch_size=5, workers=1)
+    assert (told.missing, told.seconds) == (60, None)
 
 
 def test_a_backbones_feature_does_not_depend_on_its_batch(photos, tmp_path):

@@ -24,6 +24,7 @@ from likeness.features.weights import (
     download,
     fetch_foreign,
     foreign_preprocessing,
+    not_fetching,
     read_bundled,
     read_card,
     read_file,
@@ -386,3 +387,17 @@ def test_without_a_network_the_message_says_which_file_goes_where(places365, mon
     assert refusal.value.exit_code == 69
     assert f"Put the file at {raw} " in refusal.value.fix
     assert "backbone.weights=FILE" in refusal.value.fix
+
+
+def test_where_nothing_may_be_fetched_weights_that_are_not_here_are_refused_without_a_trace(tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "hub_folder", lambda: tmp_path / "hub")
+    monkeypatch.setattr(weights, "_fetch", lambda *given: pytest.fail("something was fetched"))
+    for fetch in (lambda: download("https://x/w.pth"), lambda: fetch_foreign("vgg16", "places365")):
+        with not_fetching(), pytest.raises(LikenessError, match="is not here yet") as refused:
+            fetch()
+        assert refused.value.code == "NET"
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "hub").mkdir()
+    (tmp_path / "hub" / "w.pth").write_bytes(b"here")
+    with not_fetching():
+        assert download("https://x/w.pth").read_bytes() == b"here"

@@ -257,6 +257,19 @@ def test_huge_text_is_refused():
     assert refused(png(*SIZE, 8, 0, rows(b"\0"), text)).code == "IMG-TOO-LARGE"
 
 
+def test_a_jpeg_for_a_thumbnail_comes_smaller_and_upright():
+    image = Image.linear_gradient("L").resize((800, 400)).convert("RGB")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    data = encoded(image, "JPEG", exif=exif)
+    assert Decoder().decode(data).image.size == (400, 800)
+    small = Decoder().decode(data, at_least=100).image
+    assert small.size == (100, 200)
+    whole = Decoder().decode(data).image.resize(small.size)
+    np.testing.assert_allclose(np.asarray(small, float), np.asarray(whole, float), atol=4)
+    assert Decoder().decode(encoded(image), at_least=100).image.size == (800, 400)  # a PNG has no shorter way
+
+
 def test_of_several_frames_the_first_is_taken():
     first, second = flat("RGB", RED), flat("RGB", (0, 0, 255))
     for kind in ("GIF", "WEBP", "TIFF", "PNG", "MPO"):

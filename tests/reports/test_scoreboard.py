@@ -247,7 +247,6 @@ def test_the_ranking_shows_what_varies_and_how_the_winner_was_chosen(folder):
     assert line(found, "10 ")[:3] == ["10", "dense", "[32]"]
     assert ("4 jobs, 3 heads tried. Job 1 was chosen on val, which flatters its val figure; test had no say.") in found
     assert "job 2 failed: out of memory" in found
-    assert not any("seeds" in text for text in found)
 
 
 def test_options_that_do_not_vary_have_no_column(sweep, folder):
@@ -270,22 +269,3 @@ def test_a_large_sweep_is_cut_to_a_page(sweep, folder):
     found = lines(sweep_table(sweep_rows(folder)))
     assert found[0] == "best by val hit@1, 20 of 43, percent with 95 % intervals"
     assert "… and 21 more jobs without a result" in found
-
-
-def test_seeds_are_averaged_with_students_interval(tmp_path, sweep, folder):
-    for number, seed, head, gain in [(20, 0, "dense", 0.0), (21, 1, "dense", 0.02), (22, 0, "conv", 0.05)]:
-        sweep(number, [f"head={head}", f"seed={seed}"], gain=gain)
-    rows = [row for row in sweep_rows(folder) if isinstance(row["job"], int) and row["job"] >= 20]
-    found = lines(sweep_table(rows))
-    seeds = found[found.index("means over seeds, percent with Student's 95 % intervals") :]
-    assert seeds[2].split() == ["head", "seeds", "hit@1", "hit@1"]
-    assert seeds[4].split() == ["conv", "1", "63.2", "60.7"]
-    # mean .592; sd .0141421; t(.975, 1) = 12.7062; half = 12.7062 * .0141421 / sqrt(2) = .127062
-    assert line(seeds, "dense") == ["dense", "2", "59.2 [46.5–71.9]", "58.7 [52.3–65.1]"]
-
-
-def test_repeats_of_a_seed_count_once(sweep, folder):
-    sweep(20, ["seed=0"], gain=0.01)
-    sweep(21, ["seed=0"], gain=0.02)
-    rows = [row for row in sweep_rows(folder) if row["job"] in (20, 21)]
-    assert not any("seeds" in text for text in lines(sweep_table(rows)))

@@ -51,6 +51,7 @@ defaults: [_self_, {kind: a}]
 end: well
 value: 0.5
 debug: false
+sweep: {name: sweep}
 hydra: {run: {dir: out}, sweep: {dir: sweep, subdir: "${hydra.job.num}"}}
 """
 Launch = Callable[..., subprocess.Popen]
@@ -97,8 +98,9 @@ def test_a_job_that_ends_well(launch, tmp_path):
     process = launch("value=0.75")
     assert ended(process) == (0, "")
     facts = status(tmp_path / "out")
-    assert facts.keys() == {"state", "job", "overrides", "host", "pid", "started"}
+    assert facts.keys() == {"state", "value", "job", "identity", "overrides", "host", "pid", "started"}
     assert (facts["state"], facts["job"], facts["overrides"]) == ("done", 0, ["value=0.75"])
+    assert facts["value"] == 0.75
     assert facts["pid"] == process.pid
 
 
@@ -138,16 +140,53 @@ def test_an_interruption_has_its_own_exit_code(launch, tmp_path):
     )
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_and_a_schedulers_end_are_interruptions(launch, tmp_path, sent):
+@pytest.mark.parametrize(
+    ("sent", "state"),
+    [
+        (signal.SIGINT, "interrupted"),
+        (signal.SIGTERM, "preempted"),
+        (signal.SIGUSR1, "preempted"),
+        (signal.SIGUSR2, "preempted"),
+    ],
+)
+def test_ctrl_c_is_an_interruption_and_a_schedulers_signal_a_preemption(launch, tmp_path, sent, state):
     process = launch("end=wait")
     until((tmp_path / "out" / "metrics.json").exists)
     assert status(tmp_path / "out")["state"] == "running"
     process.send_signal(sent)
     code, told = ended(process)
-    assert code == 75
-    assert "Traceback" not in told
-    assert status(tmp_path / "out")["state"] == "interrupted"
+    assert (code, told) == (
+        75,
+        f"{state}; features and checkpoints are kept; resume with the same command and hydra.run.dir={tmp_path}/out\n",
+    )
+    assert status(tmp_path / "out")["state"] == state
+
+
+def test_a_named_folder_needs_no_reminder(launch, tmp_path):
+    process = launch("end=wait", "hydra.run.dir=there")
+    until((tmp_path / "there" / "metrics.json").exists)
+    process.terminate()
+    assert ended(process)[1].endswith("resume with the same command\n")
+
+
+def test_a_schedulers_own_handler_is_called_once_when_all_is_on_disk(launch, tmp_path):
+    """A stand-in for submitit, which handles SIGUSR2 by a requeue and an exit of its own, and bypasses SIGTERM."""
+    handler = """
+import signal, sys
+def requeue(number, frame):
+    with open("requeued", "a") as file:
+        file.write(open("out/status.json").read())
+    sys.exit(7)
+real = signal.signal
+signal.signal(signal.SIGUSR2, requeue)
+signal.signal = lambda n, h: None if h is signal.default_int_handler else real(n, h)  # as where run() is not called
+"""
+    (tmp_path / "app.py").write_text(handler + (tmp_path / "app.py").read_text())
+    process = launch("end=wait")
+    until((tmp_path / "out" / "metrics.json").exists)
+    process.send_signal(signal.SIGUSR2)
+    assert ended(process)[0] == 7
+    assert json.loads((tmp_path / "requeued").read_text())["state"] == "preempted"
 
 
 def test_an_exit_from_inside_keeps_its_code(launch, tmp_path):
@@ -199,8 +238,15 @@ def test_earlier_results_in_the_same_folder_are_set_aside(launch, tmp_path):
 
 
 def test_setting_aside_overwrites_nothing_when_an_earlier_one_was_removed(tmp_path):
-    files = ("earlier-2/metrics.json", "checkpoints/best.ckpt", "metrics.json", "queries-seed-1.csv", "train.log")
-    for name in (*files, ".hydra/config.yaml"):
+    for name in (
+        "earlier-2/metrics.json",
+        "checkpoints/best.ckpt",
+        "metrics.json",
+        "queries-seed-1.csv",
+        "tracker.json",
+        "train.log",
+        ".hydra/config.yaml",
+    ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("first")
     _set_earlier_results_aside(tmp_path)
@@ -208,7 +254,8 @@ def test_setting_aside_overwrites_nothing_when_an_earlier_one_was_removed(tmp_pa
     _set_earlier_results_aside(tmp_path)
     _set_earlier_results_aside(tmp_path)
     assert sorted(os.listdir(tmp_path)) == [".hydra", "earlier-1", "earlier-2", "earlier-3", "train.log"]
-    assert sorted(os.listdir(tmp_path / "earlier-1")) == ["checkpoints", "metrics.json", "queries-seed-1.csv"]
+    moved = ["checkpoints", "metrics.json", "queries-seed-1.csv", "tracker.json"]
+    assert sorted(os.listdir(tmp_path / "earlier-1")) == moved
     assert (tmp_path / "earlier-3" / "metrics.json").read_text() == "second"
 
 

@@ -2,10 +2,7 @@
 
 import csv
 import importlib.util
-import json
 import logging
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +10,8 @@ import pytest
 from pytorch_lightning.loggers.logger import Logger
 
 from likeness.errors import LikenessError
-from likeness.runs import trackers
+from likeness.runs import dashboard, trackers
+from likeness.runs.dashboard import Media, WandbRun
 from likeness.runs.trackers import Tolerant, csv_logger, mlflow_logger, tensorboard_logger, wandb_logger
 
 
@@ -130,11 +128,12 @@ def test_tensorboard_writes_its_events(tmp_path):
 @pytest.mark.parametrize(
     ("variables", "expected"),
     [
-        ({}, False),
-        ({"WANDB_API_KEY": "x" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9"}, False),
-        ({"WANDB_API_KEY": "x" * 40, "WANDB_BASE_URL": "nonsense"}, False),
-        ({"WANDB_BASE_URL": "{server}"}, False),
-        ({"WANDB_API_KEY": "x" * 40, "WANDB_BASE_URL": "{server}"}, True),
+        ({}, "no key for 127.0.0.1"),
+        ({"WANDB_API_KEY": "x" * 40, "WANDB_BASE_URL": "http://127.0.0.1:9"}, "127.0.0.1 does not answer"),
+        ({"WANDB_API_KEY": "x" * 40, "WANDB_BASE_URL": "http://127.0.0.1:port"}, "127.0.0.1 does not answer"),
+        ({"WANDB_API_KEY": "x" * 40, "WANDB_BASE_URL": "nonsense"}, "the server does not answer"),
+        ({"WANDB_BASE_URL": "{server}"}, "no key for 127.0.0.1"),
+        ({"WANDB_API_KEY": "x" * 40, "WANDB_BASE_URL": "{server}"}, ""),
     ],
 )
 def test_wandb_is_online_only_with_a_key_and_a_server_that_answers(monkeypatch, tmp_path, variables, expected):
@@ -147,68 +146,44 @@ def test_wandb_is_online_only_with_a_key_and_a_server_that_answers(monkeypatch, 
         address = f"http://127.0.0.1:{server.getsockname()[1]}"
         for name, value in variables.items():
             monkeypatch.setenv(name, value.format(server=address))
-        assert trackers._reachable() is expected
+        told = trackers.why_offline()
+        assert told.partition(":")[0] == expected
 
 
-@pytest.fixture(scope="module")
-def three_runs(tmp_path_factory) -> Path:
-    """Offline runs in the folders a, b and a again, in one process; where they lie."""
+def test_wandb_says_why_it_is_offline_and_how_to_send_later(tmp_path, caplog, monkeypatch):
     pytest.importorskip("wandb")
-    root = tmp_path_factory.mktemp("wandb")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("WANDB_SILENT", "true")
-        patch.setenv("WANDB_ERROR_REPORTING", "false")
-        for number, name in enumerate("aba"):
-            logger = Tolerant(lambda name=name: wandb_logger(str(root / name), group="sweep", name=name), "wandb")
-            logger.log_hyperparams({"job": number})
-            logger.log_metrics({"val/loss": 1 / (number + 1)}, 0)
-            logger.finalize("success")
-            trackers.finish()
-    return root
-
-
-def test_wandb_runs_in_one_process_do_not_merge_and_a_folder_keeps_its_id(three_runs):
-    ids = {name: (three_runs / name / "wandb_id").read_text() for name in "ab"}
-    assert ids["a"] != ids["b"]
-    logs = {name: sorted((three_runs / name).glob("wandb/offline-run-*/run-*.wandb")) for name in "ab"}
-    assert [len(logs[name]) for name in "ab"] == [2, 1]
-    assert {path.stem.removeprefix("run-") for path in logs["a"]} == {ids["a"]}
-    assert "wandb" in sys.modules
-    assert sys.modules["wandb"].run is None
-
-
-def test_wandb_has_what_was_logged(three_runs):
-    (run,) = (three_runs / "b").glob("wandb/offline-run-*")
-    tool = Path(sys.executable).with_name("wandb")
-    told = subprocess.run([tool, "leet", "inspect", "--summary", "--json", run], capture_output=True, text=True)
-    if told.returncode:
-        pytest.skip("this wandb cannot read its own log")
-    summary = json.loads(told.stdout)
-    assert summary["summary"]["val/loss"] == 0.5
-    assert summary["config"]["job"] == 1
-    assert (summary["project"], summary["state"]) == ("likeness", "finished")
-    assert summary["run_id"] == (three_runs / "b" / "wandb_id").read_text()
-
-
-def test_wandb_says_how_to_send_offline_runs_later(tmp_path, caplog):
-    pytest.importorskip("wandb")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
     caplog.set_level(logging.INFO)
     wandb_logger(str(tmp_path))
-    assert caplog.messages == [f"wandb is offline; send later with: wandb sync {tmp_path}/wandb/offline-run-*"]
+    told = f"wandb is offline (no key for api.wandb.ai); send later with: likeness sync {tmp_path}"
+    assert caplog.messages == [told]
 
 
 def test_finishing_without_a_run_or_with_one_that_fails_is_quiet_or_told(monkeypatch, caplog):
-    monkeypatch.delitem(sys.modules, "wandb", raising=False)
-    trackers.finish()
+    dashboard.finish()
     assert caplog.messages == []
 
     class Broken:
-        run = object()
+        folder = Path("run")
 
         @staticmethod
-        def finish() -> None:
+        def close(exit_code: int) -> None:
             raise RuntimeError("service died")
 
-    monkeypatch.setitem(sys.modules, "wandb", Broken)
-    trackers.finish()
-    assert caplog.messages == ["[TRACKER] wandb did not finish (service died); everything is in journal.jsonl"]
+    monkeypatch.setattr(dashboard, "_OPEN", [Broken()])
+    dashboard.finish()
+    told = "[TRACKER] wandb did not finish (service died); everything is in journal.jsonl; send it with: "
+    assert caplog.messages == [told + "likeness sync run"]
+
+
+def test_pictures_that_cannot_be_made_are_a_warning_and_go_to_no_other_tracker(tmp_path, caplog):
+    def fails() -> Media:
+        raise OSError("no pictures")
+
+    Tolerant(lambda: Recorder(), "mlflow").log_media(fails, drawn=True)
+    Tolerant(lambda: WandbRun(tmp_path, {}, "offline"), "wandb").log_media(fails, drawn=False)
+    assert caplog.messages == []
+    Tolerant(lambda: WandbRun(tmp_path, {}, "offline"), "wandb").log_media(fails, drawn=True)
+    assert caplog.messages == ["[TRACKER] pictures are not sent to wandb (no pictures)"]

@@ -264,6 +264,7 @@ def _timm_state(name: str) -> dict[str, Tensor]:
     """timm's own weights, through its own download (Hugging Face's hub, its cache and its digests)."""
     import timm
 
+    weight_files.refuse_fetching(f"{_TIMM}{name}", "backbone.weights")
     try:
         return timm.create_model(name, pretrained=True, num_classes=0).state_dict()
     except (OSError, RuntimeError) as error:

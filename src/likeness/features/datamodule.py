@@ -1,5 +1,6 @@
 """Features as Lightning sees them: whole batches cut from one tensor, in an order that the seed and epoch decide."""
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from likeness.features.extraction import Features
 from likeness.features.store import MappedRows, Rows
+from likeness.files import digest
 
 TRAINING_SPLITS = ("train", "unlabelled")
 
@@ -78,6 +80,7 @@ class Batches:
     ) -> None:
         self.split, self.size, self.seed, self.rank, self.world = split, size, seed, rank, world
         self.epoch = 0
+        self._first = self._taken = 0
         self.sampler, self.batch_sampler = self, None  # Lightning tells ``loader.sampler`` the epoch
 
     def set_epoch(self, epoch: int) -> None:
@@ -89,9 +92,19 @@ class Batches:
         return whole + (rest >= self.world if self.seed is not None else rest > 0)
 
     def __iter__(self) -> Iterator[Batch]:
+        first, self._first = self._first, 0
         order = self._order()
-        for start in range(0, len(self) * self.size, self.size):
-            yield self.split[order[..., start : start + self.size][..., self.rank :: self.world]]
+        for number in range(first, len(self)):
+            self._taken = number + 1
+            yield self.split[order[..., number * self.size : self._taken * self.size][..., self.rank :: self.world]]
+
+    def state_dict(self) -> dict[str, int]:
+        """How many batches of the epoch were given out; Lightning keeps it in a checkpoint."""
+        return {"taken": self._taken % max(len(self), 1)}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """The next iteration starts after as many batches as had been given out."""
+        self._first = state["taken"]
 
     def _order(self) -> Int[Tensor, "*heads n"]:
         device = self.split.labels.device
@@ -129,6 +142,12 @@ class FeatureData(pl.LightningDataModule):
     @property
     def feature_shape(self) -> tuple[int, ...]:
         return tuple(self.features.rows.shape[1:])
+
+    def digest(self) -> str:
+        """One text for what a head can learn and be chosen by: which pictures, their labels and splits."""
+        table = self.features.table
+        parts = (self.features.keys, table.labels, table.splits, table.homes)
+        return digest([hashlib.sha256(np.ascontiguousarray(part).tobytes()).hexdigest() for part in parts])
 
     def split(self, *names: str) -> Split:
         """The rows whose split is one of ``names``, in the table's order."""

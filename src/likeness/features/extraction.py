@@ -17,7 +17,7 @@ from torch import Tensor
 
 from likeness.console import progress
 from likeness.errors import LikenessError, listed
-from likeness.features.store import Rows, Shelf
+from likeness.features.store import Rows, Shelf, row_bytes
 from likeness.files import digest
 from likeness.images.decoding import BadImage, Decoder, white_share
 from likeness.images.folder import ImageTable, digests, report_duplicates
@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 _SHARD_BYTES = 32 << 20
 _SECONDS_A_SHARD = 5.0
+_LARGEST_BATCH_TIMED, _BATCHES_TIMED = 16, 4
+_SECONDS_TO_TIME = 10.0
 
 
 @runtime_checkable
@@ -182,6 +184,66 @@ def extract(
     kept = table.take(good[~white])
     rows = shelf.rows(places, memory_bytes)
     return Features(kept, rows, keys[good[~white]], computed, reused, tuple(bad.values()), int(white.sum()))
+
+
+class Cost(NamedTuple):
+    """What the store lacks of a table's features.
+
+    Args:
+        network: What computes them.
+        missing: Pictures that the network has not seen, of ``images``; copies count once.
+        seconds: By the pace of a few of them; None where none is missing, or none of the few can be used.
+        bytes: In the store.
+        fault: Why nothing is known, where that is so.
+    """
+
+    network: str
+    fingerprint: str = ""
+    images: int = 0
+    missing: int = 0
+    seconds: float | None = None
+    bytes: int = 0
+    fault: LikenessError | None = None
+
+
+def cost(extractor: Extractor, table: ImageTable, store: Path, *, batch_size: int, workers: int) -> Cost:
+    """What :func:`extract` would compute, at the pace of at most 64 pictures that are looked at now and not kept."""
+    keys = digests(table.files(), workers)
+    shelf = Shelf(store, extractor.identity())
+    shelf.refresh()
+    wanted = _first_of_each(keys, np.flatnonzero(shelf.find(keys).missing))
+    pace = _seconds_a_picture(extractor, table, keys, wanted, min(batch_size, _LARGEST_BATCH_TIMED), workers)
+    return Cost(
+        str(extractor.backbone.policy()["network"]),
+        shelf.fingerprint[:16],
+        len(table),
+        len(wanted),
+        None if pace is None else pace * len(wanted),
+        len(wanted) * row_bytes(extractor.feature_shape()),
+    )
+
+
+def _seconds_a_picture(
+    extractor: Extractor, table: ImageTable, keys: np.ndarray, wanted: np.ndarray, size: int, workers: int
+) -> float | None:
+    """The pace from the first picture's file to the last one's feature, of some from all over the table.
+
+    The network is warmed up before. Threads decode ahead, so that the pace of a later batch alone would leave out what
+    was decoded meanwhile.
+    """
+    if not len(wanted):
+        return None
+    few = wanted[np.linspace(0, len(wanted) - 1, min(len(wanted), _BATCHES_TIMED * size)).astype(int)]
+    side = extractor.preprocessing.size
+    extractor(torch.zeros(min(size, len(few)), side, side, 3, dtype=torch.uint8)).cpu()
+    seen, spent, started = 0, 0.0, time.monotonic()
+    for batch in _batches(_prepared(extractor, table, keys, few, workers, size), size):
+        if pixels := [item.pixels for item in batch if item.pixels is not None]:
+            extractor(torch.from_numpy(np.stack(pixels))).cpu()
+        seen, spent = seen + len(pixels), time.monotonic() - started
+        if spent > _SECONDS_TO_TIME:
+            break
+    return spent / seen if seen else None
 
 
 def _complete(

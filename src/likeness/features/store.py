@@ -194,7 +194,7 @@ class Shelf:
     def rows(self, places: Places, memory_bytes: float | int = np.inf) -> Rows:
         """The rows at these places: a tensor, or where they would exceed ``memory_bytes``, memory-mapped rows."""
         maps = [shard.tensor("features") for shard in self.shards]
-        if len(places.row) * _row_bytes(maps[0].shape[1:]) > memory_bytes:
+        if len(places.row) * row_bytes(maps[0].shape[1:]) > memory_bytes:
             return MappedRows(maps, places)
         return _gather(maps, places.shard, places.row)
 
@@ -251,7 +251,7 @@ class Shelf:
 
     def refuse_full_disk(self, rows: int, shape: tuple[int, ...]) -> None:
         """Raises DISK when this many more rows will not fit, before any is computed."""
-        needed = rows * _row_bytes(shape)
+        needed = rows * row_bytes(shape)
         free = shutil.disk_usage(self.folder).free
         if needed > free:
             raise LikenessError(
@@ -263,7 +263,8 @@ class Shelf:
             )
 
 
-def _row_bytes(shape: tuple[int, ...]) -> int:
+def row_bytes(shape: tuple[int, ...]) -> int:
+    """What a row, its key and its share of white pixels take in the store."""
     return int(np.prod(shape)) * 4 + 36
 
 

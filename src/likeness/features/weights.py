@@ -12,6 +12,7 @@ import urllib.request
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -41,6 +42,7 @@ _TRIES = 3
 _TIMEOUT_S = 60.0
 _CHUNK = 1 << 20
 _SECONDS_BETWEEN_WAITING_LINES = 10.0
+_MAY_FETCH = ContextVar("may_fetch", default=True)
 
 
 def in_caffe(mean: tuple[float, float, float]) -> Preprocessing:
@@ -329,6 +331,7 @@ def fetch_foreign(network: str, name: str) -> Path:
     converted = raw.with_suffix(".safetensors")
     if converted.is_file():
         return converted
+    refuse_fetching(converted.name, source.url)
     with _alone(converted):
         if not converted.is_file():
             was_there = raw.is_file()
@@ -378,6 +381,7 @@ def download(url: str, *, digest: str = "", folder: Path | None = None) -> Path:
     expected = digest or (f"sha256:{named[1]}" if named else "")
     if _is_whole(path, expected):
         return path
+    refuse_fetching(path.name, url)
     with _alone(path):
         if not _is_whole(path, expected):
             os.replace(_fetched(url, path, expected), path)
@@ -392,6 +396,22 @@ def _is_whole(path: Path, expected: str) -> bool:
     if not (same := _has(path, expected)):
         log.warning("%s is not the published file (%s…): it is fetched again", path, expected[:23])
     return same
+
+
+@contextmanager
+def not_fetching() -> Iterator[None]:
+    """Within it, weights that would have to be downloaded are refused: NET says what is not here."""
+    token = _MAY_FETCH.set(False)
+    try:
+        yield
+    finally:
+        _MAY_FETCH.reset(token)
+
+
+def refuse_fetching(name: str, url: str) -> None:
+    """Raises NET where nothing may be downloaded now."""
+    if not _MAY_FETCH.get():
+        raise LikenessError("NET", f"{name} is not here yet: a run would download it.", where=url, fix="Start the run.")
 
 
 def _fetched(url: str, path: Path, expected: str) -> Path:

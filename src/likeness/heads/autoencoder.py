@@ -17,7 +17,7 @@ from likeness.heads.noise import Noise
 from likeness.heads.scaling import Scaling
 
 _ROWS_AT_ONCE = 4096
-_KEPT_AS = "likeness"
+_KEPT_AS, _PROGRESS = "likeness", "likeness_progress"
 
 
 class Head(Protocol):
@@ -67,6 +67,7 @@ class Autoencoder(pl.LightningModule):
         self._drawn: dict[tuple[str, int], Tensor] = {}
         self._losses: dict[str, list[Tensor]] = {"train": [], "val": []}
         self._best_hit = float("-inf")
+        self._resumed = False
 
     def encode(self, features: Float[Tensor, "b ..."]) -> Float[Tensor, "b code"]:
         """Codes of raw features: scaled as in training, never corrupted."""
@@ -85,7 +86,7 @@ class Autoencoder(pl.LightningModule):
 
     def on_fit_start(self) -> None:
         """Fit the scaling, once; a resumed run brings its own."""
-        if self.trainer.current_epoch == 0 and self.trainer.global_step == 0:
+        if not self._resumed and self.trainer.current_epoch == 0 and self.trainer.global_step == 0:
             self.scaling.fit(row_batches(self._data.training_split()))
 
     def training_step(self, batch: Batch, index: int) -> Float[Tensor, ""]:
@@ -119,6 +120,23 @@ class Autoencoder(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[_KEPT_AS] = self.card
+        if "optimizer_states" in checkpoint:  # to go on from, not weights alone
+            checkpoint[_PROGRESS] = {"train_losses": self._gathered_losses(), "best_hit": self._best_hit}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on where the checkpoint was written: every process takes the losses that were its own."""
+        progress, self._resumed = checkpoint[_PROGRESS], True
+        self._best_hit = progress["best_hit"]
+        self._losses["train"] = list(progress["train_losses"][self.trainer.global_rank])
+
+    def _gathered_losses(self) -> Float[Tensor, "p n 2 *heads"]:
+        """The losses of this epoch's steps so far, of every process; summed up in the same order they give the same."""
+        world, own = self.trainer.world_size, self._losses["train"]
+        if not own:
+            return torch.zeros(world, 0, 2)
+        every = self.all_gather(torch.stack(own))
+        assert isinstance(every, Tensor)
+        return every.reshape(world, len(own), *own[0].shape).cpu()
 
     def fit_closed_form(self, split: Split) -> None:
         """Fit the scaling and a closed-form head on these rows."""
@@ -170,7 +188,7 @@ class Autoencoder(pl.LightningModule):
 
     def _mean_loss(self, name: str) -> Float[Tensor, "*heads"]:
         """The mean over the rows of all processes since the last call."""
-        parts = self._losses[name] or [torch.zeros(2, device=self.device)]
+        parts = [part.to(self.device) for part in self._losses[name]] or [torch.zeros(2, device=self.device)]
         total, count = self.trainer.strategy.reduce(torch.stack(parts).sum(0), reduce_op="sum")
         self._losses[name].clear()
         found = zip(self._seeds(), (total / count).flatten().tolist(), strict=True)

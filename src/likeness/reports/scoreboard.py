@@ -16,6 +16,7 @@ from likeness.errors import LikenessError
 from likeness.files import write_atomic
 from likeness.reports import words
 from likeness.reports.tables import brief, table, titled
+from likeness.runs.sweep import counted, queued_jobs, standing
 
 Row = dict[str, Any]
 
@@ -44,13 +45,13 @@ def run_table(metrics: Mapping) -> Group:
 
 def _methods(metrics: Mapping) -> Group:
     splits = metrics["splits"]
-    hits = {split: [*(_at(found, "chance") or ("hit@1",))][:2] for split, found in splits.items()}
+    hits = {split: [*(at(found, "chance") or ("hit@1",))][:2] for split, found in splits.items()}
     columns = [(split, hit) for split in splits for hit in hits[split]] + [(list(splits)[-1], "map@r")]
     board = table([""], [f"{split}\n{measure}" for split, measure in columns])
     cells = {method: [_shown(splits, split, method, measure) for split, measure in columns] for method in words.METHODS}
     best = [max(_numbers(column), default=None) for column in zip(*cells.values(), strict=True)]
     for method, row in cells.items():
-        shown = [_interval(cell, _number(cell) == top) for cell, top in zip(row, best, strict=True)]
+        shown = [_interval(cell, number(cell) == top) for cell, top in zip(row, best, strict=True)]
         board.add_row(words.METHODS[method], *shown)
     chance = [_interval(_shown(splits, split, "chance", measure)) for split, measure in columns]
     board.add_row("chance", *chance, style="dim")
@@ -64,21 +65,21 @@ def _seeds(metrics: Mapping) -> Group:
     splits, seeds = list(metrics["splits"]), metrics["seeds"]
     board = table(["seed"], [*(f"{split}\nhit@1" for split in splits), "\nepochs"])
     for seed in seeds:
-        hits = (words.percent(_number(_at(seed, "splits", split, "head", "hit@1"))) for split in splits)
+        hits = (words.percent(number(at(seed, "splits", split, "head", "hit@1"))) for split in splits)
         board.add_row(str(seed["seed"]), *hits, words.count(seed["epochs"]))
     board.add_row("mean", *(_mean(metrics, split) for split in splits), style="bold")
     return titled(f"head, {len(seeds)} seeds", ", percent, mean with Student's 95 % interval", board)
 
 
 def _mean(metrics: Mapping, split: str) -> str:
-    found = _at(metrics, "over_seeds", split, "head", "hit@1")
-    return words.spread(_number(found), _number(_at(found, "high")))
+    found = at(metrics, "over_seeds", split, "head", "hit@1")
+    return words.spread(number(found), number(at(found, "high")))
 
 
 def _shown(splits: Mapping, split: str, method: str, measure: str) -> Any:
     """An interval for a hit; for map@r, the fifth column of a page's hundred characters, the number alone."""
-    found = _at(splits, split, method, measure)
-    return _number(found) if measure == "map@r" else found
+    found = at(splits, split, method, measure)
+    return number(found) if measure == "map@r" else found
 
 
 def _comparisons(metrics: Mapping) -> Group:
@@ -86,9 +87,9 @@ def _comparisons(metrics: Mapping) -> Group:
     split = list(metrics["splits"])[-1]
     board = Table.grid(padding=(0, 2, 0, 0))
     averaged = ", averaged over seeds" if "over_seeds" in metrics else ""
-    for pair, measures in (_at(_final(metrics), split, "paired") or {}).items():
+    for pair, measures in (at(_final(metrics), split, "paired") or {}).items():
         names = " − ".join(words.METHODS.get(name, name) for name in pair.split("-", 1))
-        board.add_row(Text(names), *_difference(_at(measures, "hit@1")))
+        board.add_row(Text(names), *_difference(at(measures, "hit@1")))
     return titled(f"{split} hit@1{averaged}", ", query by query", board)
 
 
@@ -98,7 +99,7 @@ def _final(metrics: Mapping) -> Mapping:
 
 
 def _difference(found: Any) -> list[Text]:
-    difference, low, high, p = (_number(_at(found, key)) for key in ("difference", "low", "high", "p"))
+    difference, low, high, p = (number(at(found, key)) for key in ("difference", "low", "high", "p"))
     if difference is None:
         return [Text(words.NONE)]
     verdict, look = _verdict(difference, low, high, p)
@@ -134,9 +135,9 @@ def _costs(metrics: Mapping) -> Text:
 def _left_out(metrics: Mapping) -> Iterator[Text]:
     """A line for every kind of query or code that the figures do not count."""
     for name, split in metrics["splits"].items():
-        if skipped := _number(_at(split, "skipped")):
+        if skipped := number(at(split, "skipped")):
             yield Text(f"{name}: {skipped:,} queries skipped, as none of their candidates has their class", "yellow")
-        for method, rows in (_at(split, "zero") or {}).items():
+        for method, rows in (at(split, "zero") or {}).items():
             if rows:
                 yield Text(f"{name}: {rows:,} codes of {words.METHODS.get(method, method)} are zero", "yellow")
 
@@ -149,7 +150,7 @@ def run_line(metrics: Mapping) -> Text:
     splits = _final(metrics)
     hits = (f"{split} hit@1 {_alone_or_mean(metrics, split)}" for split in splits)
     *_, last = splits
-    gain = _number(_at(splits, last, "paired", "head-frozen", "hit@1", "difference"))
+    gain = number(at(splits, last, "paired", "head-frozen", "hit@1", "difference"))
     seeds = f", {len(metrics['seeds'])} seeds" if "over_seeds" in metrics else ""
     return Text(f"{', '.join(hits)}, {words.points(gain)} points over frozen{seeds}")
 
@@ -157,32 +158,52 @@ def run_line(metrics: Mapping) -> Text:
 def _alone_or_mean(metrics: Mapping, split: str) -> str:
     if "over_seeds" in metrics:
         return _mean(metrics, split)
-    return words.percent(_number(_shown(metrics["splits"], split, "head", "hit@1")))
+    return words.percent(number(_shown(metrics["splits"], split, "head", "hit@1")))
 
 
 def sweep_rows(folder: Path) -> list[Row]:
     """Every job of a sweep as a flat row, best validation hit@1 first, jobs without a result last.
 
     A job is a sub-folder with a ``status.json`` or a ``metrics.json``; one of several seeds has a row for each, as if
-    each had been a job. A row has job, folder, state, a key for each
-    overridden option, the figures of val and test as fractions, costs, and the first line of its error; what is not
-    known is None. The state is ``lost`` where a job says it is done but has no readable ``metrics.json``.
+    each had been a job. A row has job, folder, state, a key for each overridden option, the figures of val and test as
+    fractions, costs, and the first line of its error; what is not known is None. The state is ``lost`` where a job says
+    it is done but has no readable ``metrics.json``.
 
     Raises:
         LikenessError: RUN-MISSING when there is no such folder.
     """
-    if not folder.is_dir():
-        raise LikenessError("RUN-MISSING", "there is no such sweep.", where=str(folder), fix="Give the sweep's folder.")
-    jobs = [path for path in folder.iterdir() if (path / "status.json").exists() or (path / "metrics.json").exists()]
-    return _best_first(
-        row for path in sorted(jobs, key=lambda path: (len(path.name), path.name)) for row in _rows(path)
-    )
+    return best_first(row for path in _job_folders(folder) for row in run_rows(path))
+
+
+def _job_folders(sweep: Path) -> list[Path]:
+    if not sweep.is_dir():
+        raise LikenessError("RUN-MISSING", "there is no such sweep.", where=str(sweep), fix="Give the sweep's folder.")
+    jobs = (path for path in sweep.iterdir() if (path / "status.json").exists() or (path / "metrics.json").exists())
+    return sorted(jobs, key=lambda path: (len(path.name), path.name))
+
+
+def standing_table(folder: Path) -> Group:
+    """How every job of a sweep stands: its number, folder, overrides, state, and the first line of its error.
+
+    Raises:
+        LikenessError: RUN-MISSING when there is no such sweep.
+    """
+    waiting = queued_jobs(folder)
+    rows = sorted(map(run_row, _job_folders(folder)), key=lambda row: (str(row["job"]).zfill(9), row["folder"]))
+    states = [standing(folder / row["folder"], waiting) for row in rows]
+    varying = varying_options(rows)
+    board = table(["job", "folder", *brief(varying)], ["state"])
+    for row, state in zip(rows, states, strict=True):
+        look = {"done": "green", "failed": "bold red", "lost": "bold red", "running": "cyan"}.get(state, "")
+        board.add_row(str(row["job"]), row["folder"], *(_option(row, name) for name in varying), Text(state, look))
+    failed = [_unfinished(row) for row, state in zip(rows, states, strict=True) if state == "failed"]
+    return Group(titled(str(folder), f": {counted(states)}", board), *failed)
 
 
 def finished_metrics(folder: Path) -> Mapping | None:
     """The metrics of a job that is done; None of any other, and where they cannot be read."""
-    metrics = _read(folder / "metrics.json")
-    return metrics if _state(_read(folder / "status.json"), metrics) == "done" else None
+    metrics = read_object(folder / "metrics.json")
+    return metrics if _state(read_object(folder / "status.json"), metrics) == "done" else None
 
 
 def of_each_seed(metrics: Mapping) -> list[Mapping]:
@@ -190,34 +211,42 @@ def of_each_seed(metrics: Mapping) -> list[Mapping]:
     seeds = metrics.get("seeds")
     if not isinstance(seeds, list):
         return [metrics]
-    return [{**metrics, **own} for own in seeds if isinstance(own, Mapping)]
+    return [{**metrics, **own, "splits": _splits(metrics, own)} for own in seeds if isinstance(own, Mapping)]
 
 
-def _rows(folder: Path) -> Iterator[Row]:
-    status, metrics = _read(folder / "status.json"), _read(folder / "metrics.json")
+def _splits(metrics: Mapping, own: Mapping) -> dict[str, Any]:
+    """What a seed has of its own, beside what is the same for all."""
+    return {split: {**(at(metrics, "splits", split) or {}), **found} for split, found in own["splits"].items()}
+
+
+def run_row(folder: Path) -> Row:
+    """One run as a row of :func:`sweep_rows`; of several seeds as it was called, with the first seed's figures."""
+    status, metrics = read_object(folder / "status.json"), read_object(folder / "metrics.json")
     state = _state(status, metrics)
-    job = _at(status, "job")
-    overrides = _at(status, "overrides")
-    options = dict(_overridden(text) for text in (overrides if isinstance(overrides, list) else []))
-    for own in of_each_seed(metrics) if state == "done" and metrics else [None]:
-        yield {
-            "job": folder.name if job is None else job,
-            "folder": folder.name,
-            "state": state,
-            **(_with_seed(options, own) if own and "over_seeds" in own else options),
-            **_results(own),
-            "error": _first_line(_at(status, "error")),
-        }
+    job = at(status, "job")
+    overrides = at(status, "overrides")
+    return {
+        "job": folder.name if job is None else job,
+        "folder": folder.name,
+        "state": state,
+        **dict(_overridden(text) for text in (overrides if isinstance(overrides, list) else [])),
+        **_results(metrics if state == "done" else None),
+        "error": _first_line(at(status, "error")),
+    }
 
 
-def _with_seed(options: Row, metrics: Mapping) -> Row:
-    """The overrides of the job that would have trained this seed alone."""
-    return {name: value for name, value in options.items() if name != "seeds"} | {"seed": str(metrics.get("seed"))}
+def run_rows(folder: Path) -> list[Row]:
+    """One run as its rows of :func:`sweep_rows`: one, or one a seed with the options that would train it alone."""
+    row, metrics = run_row(folder), finished_metrics(folder)
+    if metrics is None or "over_seeds" not in metrics:
+        return [row]
+    alone = {name: value for name, value in row.items() if name != "seeds"}
+    return [alone | {"seed": str(own["seed"])} | _results(own) for own in of_each_seed(metrics)]
 
 
 def _state(status: Mapping | None, metrics: Mapping | None) -> str:
-    named = _at(status, "state") or "done"
-    return "lost" if named == "done" and not isinstance(_at(metrics, "splits"), Mapping) else str(named)
+    named = at(status, "state") or "done"
+    return "lost" if named == "done" and not isinstance(at(metrics, "splits"), Mapping) else str(named)
 
 
 def _overridden(text: str) -> tuple[str, str]:
@@ -230,20 +259,25 @@ def _results(metrics: Mapping | None) -> Row:
     row: Row = {}
     for split in ("val", "test"):
         for measure in ("hit@1", "hit@5"):
-            found = _at(metrics, "splits", split, "head", measure)
-            row[f"{split}/{measure}"] = _number(found)
-            row |= {f"{split}/{measure}_{end}": _number(_at(found, end)) for end in ("low", "high")}
+            found = at(metrics, "splits", split, "head", measure)
+            row[f"{split}/{measure}"] = number(found)
+            row |= {f"{split}/{measure}_{end}": number(at(found, end)) for end in ("low", "high")}
         for method in ("frozen", "pca"):
-            found = _at(metrics, "splits", split, "paired", f"head-{method}", "hit@1")
-            row[f"{split}/gain_over_{method}"] = _number(_at(found, "difference"))
-            row[f"{split}/p_over_{method}"] = _number(_at(found, "p"))
-    row |= {key: _number(_at(metrics, *key.split("."))) for key in _COSTS}
+            found = at(metrics, "splits", split, "paired", f"head-{method}", "hit@1")
+            row[f"{split}/gain_over_{method}"] = number(at(found, "difference"))
+            row[f"{split}/p_over_{method}"] = number(at(found, "p"))
+    row |= {key: number(at(metrics, *key.split("."))) for key in _COSTS}
     return row
 
 
-def _best_first(rows: Iterable[Row]) -> list[Row]:
+def best_first(rows: Iterable[Row]) -> list[Row]:
     """By validation hit@1; equals stay in the order of jobs. The test split has no say."""
-    return sorted(rows, key=lambda row: (row["state"] != "done", row["val/hit@1"] is None, -(row["val/hit@1"] or 0)))
+    return sorted(rows, key=by_validation)
+
+
+def by_validation(row: Row) -> tuple[bool, bool, float | int]:
+    """Sorts rows best first, those without a result last."""
+    return row["state"] != "done", row["val/hit@1"] is None, -(row["val/hit@1"] or 0)
 
 
 def write_scoreboard(folder: Path) -> Path:
@@ -269,7 +303,7 @@ def sweep_table(rows: Sequence[Row]) -> Group:
 
     Only overridden options that differ between jobs have a column.
     """
-    done = [row for row in _best_first(rows) if row["state"] == "done"]
+    done = [row for row in best_first(rows) if row["state"] == "done"]
     unfinished = [row for row in rows if row["state"] != "done"]
     jobs = len({row["folder"] for row in rows})
     parts: list[Group | Text] = [_ranking(done), _choice(jobs, done)] if done else [Text("No result yet.")]
@@ -330,35 +364,35 @@ def _stored(row: Row, key: str) -> dict[str, float | None]:
 
 def _interval(found: Any, best: bool = False) -> Text:
     """``58.2 [55.1–61.2]``: a fraction or ``{"value", "low", "high"}`` in percent."""
-    value, low, high = _number(found), _number(_at(found, "low")), _number(_at(found, "high"))
+    value, low, high = number(found), number(at(found, "low")), number(at(found, "high"))
     if value is None:
         return Text(words.NONE)
     between = "" if low is None or high is None else f" [{words.percent(low)}–{words.percent(high)}]"
     return Text.assemble((words.percent(value), "bold" if best else ""), (between, "dim"))
 
 
-def _at(found: Any, *keys: str) -> Any:
+def at(found: Any, *keys: str) -> Any:
     """What lies under ``keys``; None where the way there is missing or null."""
     for key in keys:
         found = found.get(key) if isinstance(found, Mapping) else None
     return found
 
 
-def _number(found: Any) -> float | int | None:
+def number(found: Any) -> float | int | None:
     """A finite number as it is, or the value of ``{"value", "low", "high"}``; None for all else."""
-    found = _at(found, "value") if isinstance(found, Mapping) else found
+    found = at(found, "value") if isinstance(found, Mapping) else found
     return found if isinstance(found, int | float) and not isinstance(found, bool) and math.isfinite(found) else None
 
 
 def _counted(found: Any, *keys: str) -> str:
-    return words.count(_number(_at(found, *keys)))
+    return words.count(number(at(found, *keys)))
 
 
 def _numbers(found: Iterable[Any]) -> list[float | int]:
-    return [number for number in map(_number, found) if number is not None]
+    return [number for number in map(number, found) if number is not None]
 
 
-def _read(path: Path) -> Mapping | None:
+def read_object(path: Path) -> Mapping | None:
     """A JSON object, None where there is none that can be read."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

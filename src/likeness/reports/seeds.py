@@ -78,7 +78,7 @@ def _groups(jobs: Sequence[Row]) -> list[list[Row]]:
 def _adjusted(folder: Path, groups: Sequence[Sequence[Row]], varying: Sequence[str], split: str) -> list[Row]:
     rows = []
     for group in groups:
-        runs = [hits for job in group if (hits := read_hits(_queries(folder / job["folder"], job["seed"]), split))]
+        runs = [hits for job in group if (hits := read_hits(queries_path(folder / job["folder"], job["seed"]), split))]
         if runs:
             options = {name: group[0].get(name, words.NONE) for name in varying}
             costs = {name: group[0][name] for name in ("code_width", "parameters")}
@@ -90,8 +90,8 @@ def _adjusted(folder: Path, groups: Sequence[Sequence[Row]], varying: Sequence[s
     return rows
 
 
-def _queries(folder: Path, seed: str) -> Path:
-    """Of this seed: a job of several has a file for each but the first."""
+def queries_path(folder: Path, seed: str | None) -> Path:
+    """Where a run keeps the queries of this seed: a job of several has a file for each but the first."""
     own = folder / f"queries-seed-{seed}.csv"
     return own if own.exists() else folder / "queries.csv"
 
@@ -122,6 +122,7 @@ def _difference(runs: Sequence[Hits], baseline: str) -> Iterator[tuple[str, floa
 def seeds_table(rows: Sequence[Row]) -> Group:
     """Means over seeds and the gains over the baselines, for the terminal; rows of :func:`compared_seeds`."""
     board = table(brief(list(rows[0]["options"])), ["split", "seeds", "hit@1", "− frozen", "p", "− PCA", "p"])
+    board.columns[-4].no_wrap = board.columns[-2].no_wrap = False  # folded in a narrow terminal rather than cut
     for row in rows:
         facts = [*row["options"].values(), row["split"], row["seeds"]]
         gains = (cell for name in ("frozen", "pca") for cell in (_difference_of(row, name), _p_of(row, name)))

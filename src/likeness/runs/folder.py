@@ -8,13 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
+from pytorch_lightning.loggers.logger import Logger
 
 from likeness.files import write_atomic
-from likeness.runs.journal import Journal
+from likeness.runs.checkpoint import newest_checkpoint
+from likeness.runs.journal import Journal, JournalLogger
 
 
 class RunFolder:
-    """Where a run writes. ``seconds`` holds what each timed part took, in order.
+    """Where a run writes. ``seconds`` holds what each timed part took, in order; ``loggers`` get what it logs.
+
+    ``resume_from`` is the checkpoint that training goes on from, None for a run that starts anew: then whatever lay in
+    the folder was set aside before.
 
     Args:
         path: The folder.
@@ -22,10 +27,12 @@ class RunFolder:
     """
 
     def __init__(self, path: Path, config: Mapping[str, Any]) -> None:
-        self.path = path
+        self.path, self.config = path, config
         write_atomic(path / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))).encode())
         self.journal = Journal(path / "journal.jsonl")
+        self.loggers: list[Logger] = [JournalLogger(self.journal)]  # the journal first: trackers mirror it
         self.seconds: dict[str, float] = {}
+        self.resume_from = newest_checkpoint(path / "checkpoints")
 
     @contextmanager
     def timed(self, part: str) -> Iterator[None]:
@@ -39,7 +46,7 @@ class RunFolder:
 
 
 def read_state(folder: Path) -> str:
-    """What ``status.json`` says of a run: done, running, failed or interrupted; unknown where it says nothing."""
+    """What ``status.json`` says: done, running, failed, interrupted or preempted; unknown where it says nothing."""
     try:
         return str(json.loads((folder / "status.json").read_text())["state"])
     except (OSError, ValueError, KeyError):

@@ -72,6 +72,17 @@ def read(path: Path) -> list[dict[str, Any]]:
     return events
 
 
+def logged(events: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The metrics that count: those after the step that a run was resumed from were, or will be, logged again."""
+    kept: list[Mapping[str, Any]] = []
+    for event in events:
+        if event["event"] == "metrics":
+            kept.append(event)
+        elif event["event"] == "resumed_from":
+            kept = [one for one in kept if one["step"] is not None and one["step"] < event["step"]]
+    return kept
+
+
 def epochs(events: Iterable[Mapping[str, Any]]) -> list[dict[str, float | int]]:
     """One mapping an epoch: what was logged in it, under its own names."""
     merged: dict[int, dict[str, float | int]] = {}

@@ -16,19 +16,26 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from likeness.config import refused
 from likeness.errors import BUG, INTERRUPTED, LikenessError
 from likeness.files import write_json
+from likeness.runs import preemption, sweep
+from likeness.runs.resumption import forget, resume
 
 log = logging.getLogger(__name__)
 
+# Of a job's folder within its sweep's.
+OmegaConf.register_new_resolver("likeness.identity", lambda *, _root_: sweep.identity(_root_), replace=True)
+
 Task = Callable[[DictConfig], float | None]
+_SECONDS_A_LOOK_TAKES = 0.5  # whoever asks whether a job is running holds its lock for a moment
 _RESULTS = (
     "metrics.json",
     "csv",
@@ -38,12 +45,15 @@ _RESULTS = (
     "checkpoints",
     "figures",
     "config.yaml",
+    "tracker.json",
 )
 
 
 def reported(task: Task) -> Task:
-    """A Hydra task whose end is on disk: ``status.json`` in the job's folder says running, done, failed or interrupted.
+    """A Hydra task whose end is on disk: ``status.json`` says running, done, failed, interrupted or preempted.
 
+    An unfinished run of the same config in the job's folder is gone on with. A signal is answered where nothing is
+    lost, and then handed on to the handler that a scheduler's program had put there, which may requeue the job.
     In a multirun an error is shown and the other jobs go on; in a single run it is passed up.
     """
 
@@ -53,21 +63,29 @@ def reported(task: Task) -> Task:
         if int(os.environ.get("LOCAL_RANK", 0)):  # started by the first process of this very job, which reports
             return task(cfg)
         folder = Path(hydra.runtime.output_dir)
-        facts = {
-            "job": hydra.job.num if hydra.mode == RunMode.MULTIRUN else 0,
-            "overrides": list(hydra.overrides.task),
-            "host": socket.gethostname(),
-        }
-        facts |= {"pid": os.getpid(), "started": time.strftime("%Y-%m-%d %H:%M:%S")}
-        with _claimed(folder):
-            _set_earlier_results_aside(folder)
-            write_json(folder / "status.json", {"state": "running", **facts})
+        facts = _facts(cfg, folder)
+        with _claimed(folder) as locked, preemption.listening():
+            if hydra.mode == RunMode.MULTIRUN and sweep.is_done(folder):
+                log.info("job %s was done before: %s", facts["job"], folder)
+                return sweep.read_status(folder).get("value")
             try:
+                if not resume(folder, cfg, locked):
+                    _set_earlier_results_aside(folder)
+                write_json(folder / "status.json", {"state": "running", **facts})
                 value = task(cfg)
+            except preemption.Preempted as error:
+                error.folder_option = _folder_option(hydra)
+                write_json(folder / "status.json", {"state": error.state, "error": str(error), **facts})
+                _finish_trackers(exit_code=1)
+                preemption.hand_on(error)
+                raise
             except BaseException as error:
                 state = "failed" if isinstance(error, Exception) else "interrupted"
                 told, trace = str(error) or type(error).__name__, traceback.format_exc()
-                write_json(folder / "status.json", {"state": state, "error": told, "traceback": trace, **facts})
+                code = {"code": error.code} if isinstance(error, LikenessError) else {}
+                told_on_disk = {"state": state, "error": told, "traceback": trace, **code, **facts}
+                write_json(folder / "status.json", told_on_disk)
+                _finish_trackers(exit_code=1)
                 if isinstance(error, LikenessError) and hydra.mode == RunMode.RUN:
                     _leave(told, error.exit_code)
                 if hydra.mode == RunMode.RUN or state == "interrupted":
@@ -76,36 +94,65 @@ def reported(task: Task) -> Task:
                 return None
             finally:
                 _finish_trackers()
-            write_json(folder / "status.json", {"state": "done", **facts})
+            write_json(folder / "status.json", {"state": "done", "value": value, **facts})
+            forget(folder)
             return value
 
     return job
 
 
-def _finish_trackers() -> None:
+def _facts(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    """What ``status.json`` says of a job in every state; its place in the grid is the sweep's to say."""
+    hydra = HydraConfig.get()
+    number = hydra.job.num if hydra.mode == RunMode.MULTIRUN else 0
+    return {
+        "job": sweep.read_status(folder).get("job", number),
+        "identity": sweep.identity(cfg),
+        "overrides": sweep.options_of_a_job(hydra.overrides.task),
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "started": time.strftime("%Y-%m-%d %H:%M:%S"),
+    }
+
+
+def _folder_option(hydra: HydraConf) -> str:
+    """What to add to the command so that it finds this folder again; nothing where the command names it."""
+    name = "hydra.sweep.dir" if hydra.mode == RunMode.MULTIRUN else "hydra.run.dir"
+    named = any(each.lstrip("+").startswith(f"{name}=") for each in hydra.overrides.hydra)
+    place = hydra.sweep.dir if hydra.mode == RunMode.MULTIRUN else hydra.runtime.output_dir
+    return "" if named else f"{name}={place}"
+
+
+def _finish_trackers(exit_code: int = 0) -> None:
     """Close what the job opened, if it came as far as opening any: trackers are slow to import."""
-    if (trackers := sys.modules.get("likeness.runs.trackers")) is not None:
-        trackers.finish()
+    if (dashboard := sys.modules.get("likeness.runs.dashboard")) is not None:
+        dashboard.finish(exit_code)
 
 
 @contextmanager
-def _claimed(folder: Path) -> Iterator[None]:
-    """The folder is this process's alone while the job runs; the kernel gives it free when the process dies."""
-    lock = FileLock(folder / ".lock", timeout=0)
+def _claimed(folder: Path) -> Iterator[bool]:
+    """The folder is this process's alone while the job runs; the kernel gives it free when the process dies.
+
+    Gives whether a lock says so: some file systems have none.
+    """
+    lock = FileLock(folder / ".lock", timeout=_SECONDS_A_LOOK_TAKES)
     try:
         lock.acquire()
     except Timeout as error:
-        raise LikenessError(
+        refusal = LikenessError(
             "RUN-DIR",
             "another run is writing to this folder.",
             where=str(folder.absolute()),
             kept="The other run's files are untouched.",
             fix="Wait for it, or choose another folder with hydra.run.dir=.",
-        ) from error
+        )
+        if HydraConfig.get().mode == RunMode.MULTIRUN:  # Hydra goes on with the next job, and says nothing
+            log.error("%s", refusal)
+        raise refusal from error
     except (OSError, NotImplementedError) as error:
         log.warning("[LOCK] no working lock in %s (%s): make sure that no other run writes there", folder, error)
     try:
-        yield
+        yield lock.is_locked
     finally:
         lock.release()
 
@@ -128,7 +175,9 @@ def run(main: Callable[[], Any]) -> None:
     ``debug=true`` on the command line shows the traceback.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what is in hand is kept, as for Ctrl-C
+    _name_sweep(sys.argv)
+    for each in preemption.SIGNALS:
+        signal.signal(each, signal.default_int_handler)  # before a job listens there is nothing to keep
     try:
         main()
     except LikenessError as error:
@@ -136,6 +185,9 @@ def run(main: Callable[[], Any]) -> None:
     except (HydraException, OmegaConfBaseException) as error:
         fault = refused(error)
         _leave(str(fault), fault.exit_code)
+    except preemption.Preempted as error:
+        sys.stderr.write(f"{error}\n")
+        sys.exit(INTERRUPTED)
     except KeyboardInterrupt:
         _leave(
             "interrupted; features and checkpoints are kept, and the same command finds the features.",
@@ -150,6 +202,13 @@ def run(main: Callable[[], Any]) -> None:
             _leave(str(fault), fault.exit_code)
         traceback.print_exc()
         _leave("[BUG] this is a fault of likeness, not of your input; please report the lines above.", BUG)
+
+
+def _name_sweep(words: list[str]) -> None:
+    """A multirun that has no name gets one that its options decide, so that the same command goes on with it."""
+    named = any(word.startswith(("sweep.name=", "hydra.sweep.dir=")) for word in words)
+    if not named and {"-m", "--multirun", "hydra.mode=MULTIRUN"} & set(words):
+        words.append(f"sweep.name={sweep.sweep_name(words[1:])}")
 
 
 def _of_composition(error: Exception) -> bool:

@@ -3,9 +3,7 @@
 import logging
 import netrc
 import os
-import secrets
 import socket
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +13,8 @@ from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from likeness.errors import LikenessError
+from likeness.runs.dashboard import Media, Mode, WandbRun
+from likeness.runs.journal import logged, read
 
 log = logging.getLogger(__name__)
 
@@ -67,72 +67,64 @@ class Tolerant(Logger):
         if (inner := self._inner) is not None:
             self._try(lambda: inner.finalize(status))
 
+    def log_media(self, make: Callable[[], Media], drawn: bool) -> None:
+        """What ``make`` gives, to a tracker that shows pictures; where no figure was ``drawn``, if it was asked to."""
+        if isinstance(inner := self._inner, WandbRun) and (drawn or inner.media):
+            try:
+                inner.log_media(make())
+            except Exception as error:
+                log.warning("[TRACKER] pictures are not sent to %s (%s)", self._title, error)
+
 
 def wandb_logger(
     folder: str,
     project: str = "likeness",
     group: str | None = None,
     name: str | None = None,
-    job_type: str = "train",
+    job_type: str | None = None,
     tags: list[str] | None = None,
     mode: Literal["online", "offline"] | None = None,
+    media: bool = False,
 ) -> Logger:
     """Weights & Biases; offline when there is no key or the server does not answer, unless ``mode`` says otherwise.
 
-    The run's id is kept in ``folder``, so that a job that continues there continues the same wandb run.
+    What is None is as the ``run`` event of the folder's journal says. The run's id is kept in ``folder``, so that a job
+    that continues there continues the same wandb run. ``media`` sends pictures even where no figure is drawn.
 
     Raises:
         LikenessError: CONFIG-EXTRA when wandb is not installed.
     """
-    _need("wandb")
-    from pytorch_lightning.loggers import WandbLogger
-
-    place = Path(folder)
-    asked = mode or os.environ.get("WANDB_MODE") or ("online" if _reachable() else "offline")
-    offline = asked in ("offline", "dryrun")  # Lightning leaves the old word in the environment for the next job
-    if offline:
-        log.info("wandb is offline; send later with: wandb sync %s", place / "wandb" / "offline-run-*")
-    return WandbLogger(
-        save_dir=str(place),
-        project=project,
-        id=_kept_id(place),
-        resume="allow",
-        group=group,
-        name=name,
-        job_type=job_type,
-        tags=tags,
-        offline=offline,
-    )
+    need("wandb")
+    asked = mode or os.environ.get("WANDB_MODE")
+    cause = f"mode={asked}" if asked else why_offline()
+    chosen: Mode = "disabled" if asked == "disabled" else "offline" if cause and asked != "online" else "online"
+    if chosen == "offline":
+        log.info("wandb is offline (%s); send later with: likeness sync %s", cause, folder)
+    options = {"project": project, "group": group, "name": name, "job_type": job_type, "tags": tags}
+    return WandbRun(Path(folder), options, chosen, media)
 
 
-def _kept_id(folder: Path) -> str:
-    kept = folder / "wandb_id"
-    if not kept.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        kept.write_text(secrets.token_hex(4))
-    return kept.read_text()
-
-
-def _reachable() -> bool:
-    """Whether there is a key for wandb's server and the server takes a connection."""
+def why_offline() -> str:
+    """Why nothing can be sent to wandb's server: no key, or no answer. Empty where it can."""
     address = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai"))
     host = address.hostname or ""
     try:
         known = bool(os.environ.get("WANDB_API_KEY")) or netrc.netrc().authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):
         known = False
+    if not known:
+        return f"no key for {host or 'the server'}"
     try:
-        if known:
-            port = address.port or (443 if address.scheme == "https" else 80)
-            socket.create_connection((host, port), timeout=_SECONDS_TO_ANSWER).close()
-    except OSError:
-        return False
-    return known
+        port = address.port or (443 if address.scheme == "https" else 80)
+        socket.create_connection((host, port), timeout=_SECONDS_TO_ANSWER).close()
+    except (OSError, ValueError) as error:
+        return f"{host or 'the server'} does not answer: {error}"
+    return ""
 
 
 def tensorboard_logger(folder: str) -> Logger:
     """TensorBoard event files in ``folder/tensorboard``."""
-    _need("tensorboard")
+    need("tensorboard")
     from pytorch_lightning.loggers import TensorBoardLogger
 
     return TensorBoardLogger(save_dir=folder, name="tensorboard", version="", default_hp_metric=False)
@@ -140,7 +132,7 @@ def tensorboard_logger(folder: str) -> Logger:
 
 def mlflow_logger(folder: str, experiment: str = "likeness", uri: str | None = None, name: str | None = None) -> Logger:
     """MLflow; without a ``uri`` an SQLite file in the run's folder."""
-    _need("mlflow")
+    need("mlflow")
     from pytorch_lightning.loggers import MLFlowLogger
 
     uri = uri or os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path(folder).absolute()}/mlflow.db"
@@ -148,13 +140,23 @@ def mlflow_logger(folder: str, experiment: str = "likeness", uri: str | None = N
 
 
 def csv_logger(folder: str) -> Logger:
-    """``csv/metrics.csv`` in the run's folder."""
+    """``csv/metrics.csv`` in the run's folder; a resumed run's is made anew from its journal, and goes on."""
     from pytorch_lightning.loggers import CSVLogger
 
-    return CSVLogger(save_dir=folder, name="csv", version="", flush_logs_every_n_steps=1000)
+    logger = CSVLogger(save_dir=folder, name="csv", version="", flush_logs_every_n_steps=1000)
+    _log_again(logger, Path(folder))
+    return logger
 
 
-def _need(package: str) -> None:
+@rank_zero_only
+def _log_again(logger: Logger, folder: Path) -> None:
+    (folder / "csv" / "metrics.csv").unlink(missing_ok=True)
+    for event in logged(read(folder / "journal.jsonl")):
+        logger.log_metrics({k: v for k, v in event.items() if k not in ("time", "event", "step")}, event["step"])
+
+
+def need(package: str) -> None:
+    """Raises CONFIG-EXTRA when ``package``, which a tracker is made with, is not installed."""
     from importlib.util import find_spec
 
     if find_spec(package) is None:
@@ -164,13 +166,3 @@ def _need(package: str) -> None:
             where="logger",
             fix=f'pip install "likeness[{package}]", or leave logger=csv.',
         )
-
-
-def finish() -> None:
-    """Close wandb's run, if one is open: the next job in this process must not fall into it."""
-    wandb = sys.modules.get("wandb")
-    if wandb is not None and wandb.run is not None:
-        try:
-            wandb.finish()
-        except Exception as error:
-            log.warning("[TRACKER] wandb did not finish (%s); everything is in journal.jsonl", error)

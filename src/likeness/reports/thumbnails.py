@@ -1,0 +1,38 @@
+"""Pictures small enough to lie inside a page."""
+
+import base64
+import io
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from PIL import Image
+
+from likeness.images.decoding import BadImage, Decoder
+
+_LONGER_SIDE = 96  # pixels
+_QUALITY = 70
+_AT_ONCE = 64
+
+
+def thumbnails(paths: Sequence[Path], most_bytes: int) -> Iterator[str | None]:
+    """Each picture as a data URI, None where it cannot be read; ends before their sum passes ``most_bytes``."""
+    left = most_bytes
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(paths), _AT_ONCE):
+            for found in pool.map(_thumbnail, paths[start : start + _AT_ONCE]):
+                left -= len(found or "")
+                if left < 0:
+                    return
+                yield found
+
+
+def _thumbnail(path: Path) -> str | None:
+    try:
+        image = Decoder(min_side=1).decode(path.read_bytes(), at_least=2 * _LONGER_SIDE).image
+    except (OSError, ValueError, BadImage):  # gone, unreadable, no path at all, no picture
+        return None
+    image.thumbnail((_LONGER_SIDE, _LONGER_SIDE), Image.Resampling.LANCZOS)
+    packed = io.BytesIO()
+    image.save(packed, "JPEG", quality=_QUALITY, optimize=True)
+    return f"data:image/jpeg;base64,{base64.b64encode(packed.getvalue()).decode()}"
