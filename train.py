@@ -9,7 +9,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from likeness.config import checked, register
+from likeness.config import of_each_seed, register
 from likeness.runs.launch import reported, run
 
 register()
@@ -19,7 +19,8 @@ register()
 @reported
 def train(cfg: DictConfig) -> float | None:
     """One job: its folder gets everything, its value is the head's hit@1 on val."""
-    config = checked(cfg)
+    each = of_each_seed(cfg)
+    config = each[0]
 
     from likeness import assembly
     from likeness.reports.results import show
@@ -32,14 +33,15 @@ def train(cfg: DictConfig) -> float | None:
         data = assembly.build_data(config, assembly.find_features(config, extractor))
     with folder.timed("fit"):
         card = assembly.build_card(config, HydraConfig.get().runtime.choices, extractor, data)
-        module = assembly.build_head(config, data.feature_shape, card)
-        assembly.fit(trainer, module, data, folder)
+        heads = assembly.build_heads(each, data.feature_shape, card)
+        epochs = assembly.fit_heads(trainer, heads, data, folder)
     if not trainer.is_global_zero:
         return None
     with folder.timed("score"):
-        methods = assembly.fit_methods(module, data, config["seed"], folder)
+        methods = assembly.fit_methods(heads[0], data, config["seed"], folder, heads[1:])
         results = assembly.score_splits(methods, data, ("val", "test"), None, config["metric"])
-    metrics = assembly.write_results(results, module, data, folder, trainer)
+        by_seed = assembly.score_seeds(heads, epochs, results, data, config["metric"])
+    metrics = assembly.write_results(results, heads[0], data, folder, trainer, by_seed)
     assembly.draw_figures(results, metrics, methods, data, extractor, folder, config["figures"])
     assembly.send_media(folder)
     show(metrics, folder.path, brief=assembly.in_multirun())

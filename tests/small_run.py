@@ -73,16 +73,18 @@ class RaisedAt(pl.Callback):
 
 
 def train(config: dict, path: Path, watcher: RaisedAt, data: FeatureData | None = None) -> tuple:
-    """A run as train.py assembles it, up to the head that is scored."""
+    """A run as train.py assembles it, up to the head that is scored; of several seeds, the heads as one module."""
     data = data or drawn()
     folder = RunFolder(path, config)
     extractor = Extractor(Decoder(), Preprocessing(size=8, mean=[0.0] * 3, std=[1.0] * 3), Shaped())
     card = assembly.build_card(config, {"architecture": "x", "backbone": "y"}, extractor, data)
-    module = assembly.build_head(config, data.feature_shape, card)
+    each = [{**config, "seed": config["seed"] + place} for place in range(config["seeds"])]
+    heads = assembly.build_heads(each, data.feature_shape, card)
     trainer = assembly.build_trainer(config, folder)
     trainer.callbacks.insert(0, watcher)
     with preemption.listening():
-        assembly.fit(trainer, module, data, folder)
+        assembly.fit_heads(trainer, heads, data, folder)
+    module = heads[0] if len(heads) == 1 else torch.nn.ModuleList(heads)
     return module, trainer, epochs(read(folder.journal.path))
 
 

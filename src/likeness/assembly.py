@@ -18,7 +18,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from jaxtyping import Float
-from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
+from pytorch_lightning.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint
 from pytorch_lightning.plugins.environments import SLURMEnvironment
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
@@ -33,6 +33,7 @@ from likeness.files import canonical_json, write_json
 from likeness.heads.autoencoder import Autoencoder, codes_of, row_batches
 from likeness.heads.linear import PCA, ClosedForm, Identity, RandomProjection
 from likeness.heads.noise import NoNoise
+from likeness.heads.stacked import StackedAutoencoder
 from likeness.images.splits import SPLITS
 from likeness.reports.classes import draw_per_class
 from likeness.reports.curve import draw_curve
@@ -41,7 +42,7 @@ from likeness.reports.projection import FEWEST_ROWS, project_each, sample_rows
 from likeness.reports.projection_grid import Drawn, Found, Method, draw_grid, write_divergences
 from likeness.reports.results import draw_neighbours, draw_projections, write_bad_images, write_queries
 from likeness.reports.summary import flat_summary
-from likeness.retrieval.comparison import compare
+from likeness.retrieval.comparison import compare, compare_seeds
 from likeness.retrieval.metric import Scores, SimilarityRetrieval, score
 from likeness.retrieval.significance import Interval
 from likeness.runs import checkpoint, trackers
@@ -59,6 +60,7 @@ _FOLDER = "likeness.images.folder.ImageFolder"
 _CARD = {"architecture", "scaling", "decoding", "preprocessing", "backbone", "data", "metric", "store", "fingerprint"}
 _CARD |= {"extractor", "feature_shape", "seed", "options"}
 _DEFAULT_STORE = "outputs/features"
+_NOT_OF_A_SEED = ("chance", "frozen", "pca")  # the same for all heads of a job
 _PLAIN = str | int | float | bool | list | dict | None
 
 
@@ -177,6 +179,18 @@ def build_head(config: Config, feature_shape: tuple[int, ...], card: dict[str, A
     return module
 
 
+def build_heads(each: Sequence[Config], feature_shape: tuple[int, ...], card: dict[str, Any]) -> list[Autoencoder]:
+    """A LightningModule for each config of one job; its card is that of the first, with its own seed."""
+    return [
+        build_head(
+            config,
+            feature_shape,
+            {**card, "seed": config["seed"], "architecture": configs.recorded(config["architecture"])},
+        )
+        for config in each
+    ]
+
+
 def build_card(config: Config, options: Mapping[str, str], extractor: Extractor, data: FeatureData) -> dict[str, Any]:
     """What travels in a checkpoint: all that scoring needs, as plain values, classes by name."""
     backbone = config["backbone"]
@@ -253,7 +267,64 @@ def fit(trainer: pl.Trainer, module: Autoencoder, data: FeatureData, folder: Run
         _take_best_weights(trainer, module)
     module.eval()
     if trainer.is_global_zero and not best.exists():
-        checkpoint.write_checkpoint({"state_dict": module.state_dict(), checkpoint.CARD: module.card}, best)
+        _write_head(module, best)
+
+
+def _write_head(module: Autoencoder, path: Path) -> None:
+    checkpoint.write_checkpoint({"state_dict": module.state_dict(), checkpoint.CARD: module.card}, path)
+
+
+def fit_heads(trainer: pl.Trainer, heads: Sequence[Autoencoder], data: FeatureData, folder: RunFolder) -> list[int]:
+    """Train the heads of one job as :func:`fit` would each, all at once; returns the epochs that each learned.
+
+    Beside ``best.ckpt``, the first head's, several leave a ``seed-K.ckpt`` each.
+    """
+    if len(heads) == 1:
+        fit(trainer, heads[0], data, folder)
+        return [trainer.current_epoch]
+    if trainer.is_global_zero:
+        _announce("train", heads[0], data, folder, len(heads))
+    closed = isinstance(heads[0].head, ClosedForm)
+    epochs = _solve_each(heads, data) if closed else _fit_stacked(trainer, heads, data, folder.resume_from)
+    places = folder.path / "checkpoints"
+    for head in heads:
+        head.eval()
+        _write_head(head, places / f"seed-{head.seed}.ckpt")
+    _write_head(heads[0], places / "best.ckpt")
+    return epochs
+
+
+def _solve_each(heads: Sequence[Autoencoder], data: FeatureData) -> list[int]:
+    """A closed form that does not follow the seed is solved once."""
+    first = heads[0]
+    first.fit_closed_form(data.training_split())
+    for head in heads[1:]:
+        if head.card["architecture"] == first.card["architecture"]:
+            head.load_state_dict(first.state_dict())
+        else:
+            head.fit_closed_form(data.training_split())
+    return [0] * len(heads)
+
+
+def _fit_stacked(
+    trainer: pl.Trainer, heads: Sequence[Autoencoder], data: FeatureData, resume_from: Path | None
+) -> list[int]:
+    """The callbacks that judge a whole run judge each head instead."""
+    stopping, best = (_taken_out(trainer, kind) for kind in (EarlyStopping, ModelCheckpoint))
+    stack = StackedAutoencoder(heads, stopping, best)
+    _fit_interruptibly(trainer, stack, data, resume_from)
+    stack.give_back(heads)
+    if best is not None and (stack.best_epoch < 0).any():
+        _warn_of_last_weights()
+    return stack.epochs.tolist()
+
+
+def _taken_out(trainer: pl.Trainer, kind: Any) -> Any:
+    """The trainer's callback of this kind that judges epochs, which it then has no more; None where there is none."""
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    found = next((each for each in callbacks if isinstance(each, kind) and each.monitor), None)
+    trainer.callbacks = [each for each in callbacks if each is not found]  # type: ignore[attr-defined]
+    return found
 
 
 def _take_best_weights(trainer: pl.Trainer, module: Autoencoder) -> None:
@@ -262,7 +333,11 @@ def _take_best_weights(trainer: pl.Trainer, module: Autoencoder) -> None:
     if best and best[0].best_model_path:
         module.load_state_dict(checkpoint.open_checkpoint(Path(best[0].best_model_path))["state_dict"])
     elif best:
-        log.warning("[CKPT] no epoch was validated and kept: the head is scored and saved as it is after the last")
+        _warn_of_last_weights()
+
+
+def _warn_of_last_weights() -> None:
+    log.warning("[CKPT] no epoch was validated and kept: the head is scored and saved as it is after the last")
 
 
 def _fit_interruptibly(trainer: pl.Trainer, module: Autoencoder, data: FeatureData, resume_from: Path | None) -> None:
@@ -277,13 +352,13 @@ def _fit_interruptibly(trainer: pl.Trainer, module: Autoencoder, data: FeatureDa
         raise
 
 
-def _announce(job_type: str, module: Autoencoder, data: FeatureData, folder: RunFolder) -> None:
+def _announce(job_type: str, module: Autoencoder, data: FeatureData, folder: RunFolder, heads: int = 1) -> None:
     """What the run is, into the journal and then to the trackers: they open when its head is known."""
     options = module.card["options"]
     tags = [options[name] for name in ("backbone", "architecture", "data") if options.get(name)]
     overrides, sweep = _called() if HydraConfig.initialized() else ([], None)
     folder.journal.write("run", group=sweep, name=short_name(overrides), job_type=job_type, tags=tags)
-    described = _columns(module, data, folder)
+    described = _columns(module, data, folder) | ({"seeds": heads} if heads > 1 else {})
     for logger in folder.loggers:
         logger.log_hyperparams(described)
 
@@ -324,10 +399,13 @@ def _sizes(module: Autoencoder, data: FeatureData) -> dict[str, int]:
     }
 
 
-def fit_methods(module: Autoencoder, data: FeatureData, seed: int, folder: RunFolder) -> dict[str, Encode]:
+def fit_methods(
+    module: Autoencoder, data: FeatureData, seed: int, folder: RunFolder, others: Sequence[Autoencoder] = ()
+) -> dict[str, Encode]:
     """The head and its baselines: frozen features, PCA and random projection of the head's width.
 
-    The fitted baselines are kept beside the checkpoint, so that an evaluation compares with the same ones.
+    The fitted baselines are kept beside the checkpoint, so that an evaluation compares with the same ones; those that
+    follow the seed also for the other heads of the job.
     """
     baselines = _baselines(code_width(module, data), data.feature_shape, seed)
     for baseline in baselines.values():
@@ -335,6 +413,7 @@ def fit_methods(module: Autoencoder, data: FeatureData, seed: int, folder: RunFo
     states = {name: baseline.state_dict() for name, baseline in baselines.items()}
     trained = np.isin(data.features.table.splits, TRAINING_SPLITS)
     content = {"states": states, "trained_on": _short(data.features.keys[trained])}
+    content["by_seed"] = {head.seed: {"random_projection": _projection(head, data).state_dict()} for head in others}
     content[checkpoint.CARD] = {"schema": checkpoint.SCHEMA}
     checkpoint.write_checkpoint(content, folder.path / "checkpoints" / _BASELINES)
     return _methods(module, baselines)
@@ -361,11 +440,17 @@ def read_methods(
     seen = int(torch.isin(_short(data.features.keys[asked]), content["trained_on"]).sum())
     if seen:
         log.warning("[DATA-LEAK] the head was trained on %d of these %d pictures: they flatter it", seen, asked.sum())
-    matrix = content["states"]["random_projection"]["matrix"]
+    states = content["states"] | content.get("by_seed", {}).get(card["seed"], {})
+    matrix = states["random_projection"]["matrix"]
     baselines = _baselines(matrix.shape[1], tuple(card["feature_shape"]), card["seed"])
     for name, baseline in baselines.items():
-        _load(baseline, content["states"][name], path)
+        _load(baseline, states[name], path)
     return _methods(module, baselines)
+
+
+def _projection(head: Autoencoder, data: FeatureData) -> RandomProjection:
+    """The random projection that a head of this seed is compared with."""
+    return RandomProjection(data.feature_shape, code_width(head, data), head.seed)
 
 
 def _baselines(width: int, feature_shape: tuple[int, ...], seed: int) -> dict[str, PCA | RandomProjection]:
@@ -405,6 +490,34 @@ def score_splits(
         )
     scores = {split: _scores_of(methods, data, split, gallery or split, options) for split in present}
     return Results(scores, gallery, tuple(options["ks"]))
+
+
+@dataclass(frozen=True)
+class OfSeed:
+    """What one head of a job of several seeds came to, and the epochs that it learned."""
+
+    seed: int
+    epochs: int
+    results: Results
+
+
+def score_seeds(
+    heads: Sequence[Autoencoder], epochs: Sequence[int], first: Results, data: FeatureData, options: Config
+) -> list[OfSeed]:
+    """The results of every head of a job of several seeds, and none of a single one.
+
+    Args:
+        first: Of the first head: a method that does not follow the seed has the same results for the others.
+    """
+    if len(heads) == 1:
+        return []
+    found = [OfSeed(heads[0].seed, epochs[0], first)]
+    for head, learned in zip(heads[1:], epochs[1:], strict=True):
+        own = {"head": head.encode, "random_projection": _projection(head, data).encode}
+        scores = score_splits(own, data, list(first.scores), None, options).scores
+        both = {split: {**first.scores[split], **scores[split]} for split in scores}
+        found.append(OfSeed(head.seed, learned, Results(both, first.gallery, first.ks)))
+    return found
 
 
 def _names(splits: Sequence[str]) -> tuple[str, ...]:
@@ -455,9 +568,18 @@ def _refuse_too_few(split: str, gallery: int, options: Config) -> None:
 
 
 def write_results(
-    results: Results, module: Autoencoder, data: FeatureData, folder: RunFolder, trainer: pl.Trainer | None = None
+    results: Results,
+    module: Autoencoder,
+    data: FeatureData,
+    folder: RunFolder,
+    trainer: pl.Trainer | None = None,
+    by_seed: Sequence[OfSeed] = (),
 ) -> dict[str, Any]:
-    """``metrics.json`` and ``queries.csv``; the numbers go to journal and trackers as well. Returns the metrics."""
+    """``metrics.json`` and ``queries.csv``; the numbers go to journal and trackers as well. Returns the metrics.
+
+    Of several seeds these are of the first; each, and their mean, stand under ``seeds`` and ``over_seeds``, and the
+    queries of each other in ``queries-seed-K.csv``. Journal and trackers get the means.
+    """
     features, card = data.features, module.card
     splits = {}
     for split, scores in results.scores.items():
@@ -479,9 +601,12 @@ def write_results(
         "widths": getattr(module.head, "widths", None),
         "epochs": trainer.current_epoch if trainer else None,
         "seed": card["seed"],
+        **(_of_seeds(by_seed, data.classes) if by_seed else {}),
     }
     write_json(folder.path / "metrics.json", metrics)
     write_queries(results.scores, features.table, folder.path / "queries.csv")
+    for each in by_seed[1:]:
+        write_queries(each.results.scores, features.table, folder.path / f"queries-seed-{each.seed}.csv")
     if features.bad:
         write_bad_images(features.bad, folder.path / "bad_images.csv")
     if trainer is None:
@@ -490,6 +615,21 @@ def write_results(
         logger.log_metrics(flat_summary(metrics, epochs(read(folder.journal.path))))
         logger.finalize("success")
     return metrics
+
+
+def _of_seeds(by_seed: Sequence[OfSeed], classes: Sequence[str]) -> dict[str, Any]:
+    """What ``metrics.json`` gains: the scores of each seed's head, and their means with Student's intervals."""
+    each: list[dict[str, Any]] = []
+    for found in by_seed:
+        splits = {split: compare(scores, classes, found.results.ks) for split, scores in found.results.scores.items()}
+        own = {
+            split: {name: found for name, found in summary.items() if name not in _NOT_OF_A_SEED}
+            for split, summary in splits.items()
+        }
+        each.append({"seed": found.seed, "epochs": found.epochs, "splits": own})
+    runs = {split: [found.results.scores[split] for found in by_seed] for split in by_seed[0].results.scores}
+    over = {split: compare_seeds(scores) for split, scores in runs.items()}
+    return {"epochs": by_seed[0].epochs, "seeds": each, "over_seeds": over}
 
 
 def in_multirun() -> bool:
@@ -648,8 +788,8 @@ def _value(summary: Mapping[str, Any] | None, method: str) -> float | None:
 
 
 def validation_value(metrics: Mapping[str, Any]) -> float | None:
-    """The head's hit@1 on val, by which a sweep chooses; None where val was not scored."""
-    return _value(metrics["splits"].get("val"), "head")
+    """The head's hit@1 on val, by which a sweep chooses, the mean of several seeds; None where val was not scored."""
+    return _value(metrics.get("over_seeds", metrics["splits"]).get("val"), "head")
 
 
 def checkpoint_path(config: Config) -> Path:
@@ -722,6 +862,13 @@ def restore(path: Path, overrides: Config) -> tuple[Autoencoder, Extractor, dict
             f"{path.name} describes no head: its card lacks {', '.join(lacking)}.",
             where=str(path.absolute()),
             fix="Give checkpoints/best.ckpt as train.py wrote it.",
+        )
+    if seeds := card.get("seeds"):
+        raise LikenessError(
+            "CKPT-SCHEMA",
+            f"{path.name} is the training state of {len(seeds)} heads, and no head to score.",
+            where=str(path.absolute()),
+            fix=f"Give one head's file beside it: seed-{seeds[0]}.ckpt to seed-{seeds[-1]}.ckpt, written when all end.",
         )
     rooms = {"architecture": "heads", "scaling": "heads", "decoding": "images", "preprocessing": "images"}
     nodes = {name: configs.restored(room, card[name]) for name, room in rooms.items()}

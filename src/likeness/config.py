@@ -170,6 +170,7 @@ class Train(Shared):
     thesis: Thesis = field(default_factory=Thesis)
     batch_size: int = 128
     seed: int = 0
+    seeds: int = 1
 
 
 @dataclass
@@ -202,8 +203,28 @@ def checked(cfg: DictConfig) -> dict[str, Any]:
         refuse(list(_missing(OmegaConf.to_container(cfg))))
         raise refused(error) from error
     bare = _bare(plain) if "architecture" in plain else []
-    refuse([*_unknown(OmegaConf.get_type(cfg), plain), *bare, *_value_faults(plain), *faults(plain)])
+    values = [*_value_faults(plain), *_stack_faults(plain)]
+    refuse([*_unknown(OmegaConf.get_type(cfg), plain), *bare, *values, *faults(plain)])
     return plain
+
+
+def of_each_seed(cfg: DictConfig) -> list[dict[str, Any]]:
+    """The checked configs of the single runs that this one stands for: ``seeds`` of them, from ``seed`` up.
+
+    Raises:
+        LikenessError: CONFIG also when something that the heads of one job share follows the seed.
+    """
+    first = checked(cfg)
+    if first["seeds"] == 1:
+        return [first]
+    seeds = range(first["seed"] + 1, first["seed"] + first["seeds"])
+    others = [OmegaConf.to_container(OmegaConf.merge(cfg, {"seed": seed}), resolve=True) for seed in seeds]
+    each = [first, *typing.cast(list[dict[str, Any]], others)]
+    follow = [name for name in _SHARED if any(config[name] != first[name] for config in each)]
+    refuse(
+        [f"{name}: follows the seed, and all seeds of a job share it: give one value, or seeds=1" for name in follow]
+    )
+    return each
 
 
 def _missing(node: Any, path: str = "") -> Iterator[str]:
@@ -241,6 +262,7 @@ _LEAST = {
     "batch_size": 1,
     "sweep.at_once": 1,
     "seed": 0,
+    "seeds": 1,
     "extraction.batch_size": 1,
     "extraction.workers": 1,
     "extraction.memory_gb": 0,
@@ -280,11 +302,55 @@ def _value_faults(plain: Mapping[str, Any]) -> Iterator[str]:
     for path, choices in _CHOICES.items():
         if (value := _at(plain, path, choices[0])) not in choices:
             yield f"{path}: {value!r} is not one of {', '.join(str(choice) for choice in choices if choice)}"
-    if (seed := plain.get("seed")) is not None and seed > _GREATEST_SEED:
-        yield f"seed: {seed} is greater than {_GREATEST_SEED}"
+    if (seed := plain.get("seed")) is not None and seed + plain["seeds"] - 1 > _GREATEST_SEED:
+        yield f"seed: {seed + plain['seeds'] - 1} is greater than {_GREATEST_SEED}"
     ks = _at(plain, "metric.ks")
     if ks is not None and (1 not in ks or min(ks) < 1 or len(set(ks)) < len(ks)):
         yield f"metric.ks: {ks} must be different numbers from 1 up, and have 1 among them (runs are compared by hit@1)"
+
+
+# What the heads of a job of several seeds have in common.
+_SHARED = (*(name for name in _NODES if name != "architecture"), "scheduler", "callbacks", "metric", "batch_size")
+# What several heads cannot be trained with at once: path, the values that they can, why not.
+_ALONE: tuple[tuple[str, tuple[Any, ...], str], ...] = (
+    ("trainer.gradient_clip_val", (None, 0, 0.0), "one norm would be taken over the gradients of all seeds"),
+    ("trainer.precision", ("32-true", "bf16-mixed", "64-true"), "one seed's overflow would skip the step of all"),
+    ("trainer.devices", (1, "1", [0]), "a job of several seeds trains on one device"),
+    ("trainer.num_nodes", (1,), "a job of several seeds trains on one device"),
+    ("trainer.val_check_interval", (None, 1.0), "seeds stop at the end of an epoch"),
+    ("trainer.min_epochs", (None,), "each seed stops for itself"),
+    ("trainer.min_steps", (None,), "each seed stops for itself"),
+)
+# Options of the callbacks that are followed for each seed.
+_FOLLOWED = {
+    "EarlyStopping": {
+        *("monitor", "mode", "patience", "min_delta", "check_finite", "stopping_threshold", "divergence_threshold"),
+        *("strict", "verbose"),
+    },
+    "ModelCheckpoint": {"monitor", "mode", "filename", "save_weights_only", "enable_version_counter", "verbose"},
+}
+
+
+def _stack_faults(plain: Mapping[str, Any]) -> Iterator[str]:
+    """What a job of several seeds cannot do for each of them."""
+    if plain.get("seeds", 1) <= 1:
+        return
+    for path, values, why in _ALONE:
+        value = _at(plain, path, values[0])
+        if not any(type(value) is type(one) and value == one for one in values):  # 1 is a batch, and 1.0 an epoch
+            yield f"{path}: {value!r} needs seeds=1: {why}"
+    if "ReduceLROnPlateau" in str(_at(plain, "scheduler._target_")):
+        yield "scheduler: plateau needs seeds=1: one rate would follow the mean loss of all seeds"
+    callbacks = plain["callbacks"] if isinstance(plain["callbacks"], Mapping) else {}
+    for kind, followed in _FOLLOWED.items():
+        judging = {n: c for n, c in callbacks.items() if _at(c, "_target_", "").endswith(kind) and _at(c, "monitor")}
+        if len(judging) > 1:
+            yield f"callbacks: {' and '.join(judging)} are more than one {kind} that judges: that needs seeds=1"
+        for name, node in judging.items():
+            unknown = sorted(node.keys() - followed - SPECIAL)
+            yield from (
+                f"callbacks.{name}.{option}: needs seeds=1; it is not followed for each seed" for option in unknown
+            )
 
 
 def _at(node: Any, path: str, default: Any = None) -> Any:

@@ -1,7 +1,7 @@
 """Features as Lightning sees them: whole batches cut from one tensor, in an order that the seed and epoch decide."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,15 +19,18 @@ TRAINING_SPLITS = ("train", "unlabelled")
 
 
 class Batch(NamedTuple):
-    """Rows of one split. ``position`` is the row's place in its split; ids, labels and homes are the table's."""
+    """Rows of one split. ``position`` is the row's place in its split; ids, labels and homes are the table's.
 
-    features: Float[Tensor, "b ..."]
-    position: Int[Tensor, " b"]
-    labels: Int[Tensor, " b"]
-    sample_ids: Int[Tensor, " b"]
-    homes: Int[Tensor, " b"]
-    is_query: Bool[Tensor, " b"]
-    is_gallery: Bool[Tensor, " b"]
+    ``*heads`` is nothing, or the number of heads that learn at once, each from rows of its own.
+    """
+
+    features: Float[Tensor, "..."]
+    position: Int[Tensor, "*heads b"]
+    labels: Int[Tensor, "*heads b"]
+    sample_ids: Int[Tensor, "*heads b"]
+    homes: Int[Tensor, "*heads b"]
+    is_query: Bool[Tensor, "*heads b"]
+    is_gallery: Bool[Tensor, "*heads b"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, position: Int[Tensor, " b"]) -> Batch:
+    def __getitem__(self, position: Int[Tensor, "*heads b"]) -> Batch:
         facts = (self.labels, self.sample_ids, self.homes, self.is_query, self.is_gallery)
         return Batch(self.rows[position], position, *(fact[position] for fact in facts))
 
@@ -68,10 +71,13 @@ class Batches:
     Args:
         split: The rows.
         size: Rows a batch, over all processes together.
-        seed: Of the order; None keeps the rows in order.
+        seed: Of the order; None keeps the rows in order. Several seeds give batches of [heads, b] rows: for each seed
+            those that it alone would give.
     """
 
-    def __init__(self, split: Split, size: int, seed: int | None = None, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self, split: Split, size: int, seed: int | Sequence[int] | None = None, rank: int = 0, world: int = 1
+    ) -> None:
         self.split, self.size, self.seed, self.rank, self.world = split, size, seed, rank, world
         self.epoch = 0
         self._first = self._taken = 0
@@ -90,7 +96,7 @@ class Batches:
         order = self._order()
         for number in range(first, len(self)):
             self._taken = number + 1
-            yield self.split[order[number * self.size : self._taken * self.size][self.rank :: self.world]]
+            yield self.split[order[..., number * self.size : self._taken * self.size][..., self.rank :: self.world]]
 
     def state_dict(self) -> dict[str, int]:
         """How many batches of the epoch were given out; Lightning keeps it in a checkpoint."""
@@ -100,12 +106,17 @@ class Batches:
         """The next iteration starts after as many batches as had been given out."""
         self._first = state["taken"]
 
-    def _order(self) -> Int[Tensor, " n"]:
+    def _order(self) -> Int[Tensor, "*heads n"]:
         device = self.split.labels.device
         if self.seed is None:
             return torch.arange(len(self.split), device=device)
-        generator = torch.Generator().manual_seed(mixed(self.seed, self.epoch))
-        return torch.randperm(len(self.split), generator=generator).to(device)
+        if isinstance(self.seed, int):
+            return self._shuffled(self.seed).to(device)
+        return torch.stack([self._shuffled(seed) for seed in self.seed]).to(device)
+
+    def _shuffled(self, seed: int) -> Int[Tensor, " n"]:
+        generator = torch.Generator().manual_seed(mixed(seed, self.epoch))
+        return torch.randperm(len(self.split), generator=generator)
 
 
 def mixed(*numbers: int) -> int:

@@ -97,9 +97,10 @@ class MappedRows:
         """The rows at these positions, still on disk."""
         return MappedRows(self._maps, Places(self._places.shard[at], self._places.row[at]))
 
-    def __getitem__(self, positions: Int[Tensor, " b"] | slice) -> Float[Tensor, "b ..."]:
+    def __getitem__(self, positions: Int[Tensor, "*any b"] | slice) -> Float[Tensor, "..."]:
         at = np.arange(len(self))[positions] if isinstance(positions, slice) else positions.cpu().numpy()
-        return _gather(self._maps, self._places.shard[at], self._places.row[at])
+        rows = _gather(self._maps, self._places.shard[at.ravel()], self._places.row[at.ravel()])
+        return rows.reshape(*at.shape, *self.shape[1:])
 
 
 Rows = Float32[Tensor, "n ..."] | MappedRows

@@ -1,11 +1,12 @@
 """The LightningModule: a head learns to rebuild clean features from noisy ones; no label is used."""
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import pytorch_lightning as pl
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torchmetrics import Metric
 
@@ -60,9 +61,10 @@ class Autoencoder(pl.LightningModule):
         super().__init__()
         self.head: Any = head
         self.scaling, self.noise, self.loss = scaling, noise, loss
-        self.metric, self.seed, self.card = metric, seed, card or {}
+        self.metric: Any = metric
+        self.seed, self.card = seed, card or {}
         self._make_optimizer, self._make_scheduler = optimizer, scheduler
-        self._drawn: dict[str, Tensor] = {}
+        self._drawn: dict[tuple[str, int], Tensor] = {}
         self._losses: dict[str, list[Tensor]] = {"train": [], "val": []}
         self._best_hit = float("-inf")
         self._resumed = False
@@ -71,16 +73,16 @@ class Autoencoder(pl.LightningModule):
         """Codes of raw features: scaled as in training, never corrupted."""
         return self.head.encode(self.scaling(features))
 
-    def rebuild(self, scaled: Float[Tensor, "b ..."]) -> tuple[Float[Tensor, "b code"], Float[Tensor, "b ..."]]:
+    def rebuild(self, scaled: Float[Tensor, "..."]) -> tuple[Float[Tensor, "*heads b code"], Float[Tensor, "..."]]:
         code = self.head.encode(scaled)
         return code, self.head.decode(code)
 
-    def objective(self, noisy: Float[Tensor, "b ..."], clean: Float[Tensor, "b ..."]) -> Float[Tensor, ""]:
+    def objective(self, noisy: Float[Tensor, "..."], clean: Float[Tensor, "..."]) -> Float[Tensor, "*heads"]:
         """Reconstruction loss of the clean feature, plus the code's L1 norm where the head asks for it."""
         code, rebuilt = self.rebuild(noisy)
         assert rebuilt.shape == clean.shape, f"reconstruction {rebuilt.shape} of features {clean.shape}"
         loss = self.loss(rebuilt, clean)
-        return loss + self.head.l1 * code.abs().sum(1).mean() if self.head.l1 else loss
+        return loss + self.head.l1 * code.abs().sum(-1).mean(-1) if self.head.l1 else loss
 
     def on_fit_start(self) -> None:
         """Fit the scaling, once; a resumed run brings its own."""
@@ -88,33 +90,24 @@ class Autoencoder(pl.LightningModule):
             self.scaling.fit(row_batches(self._data.training_split()))
 
     def training_step(self, batch: Batch, index: int) -> Float[Tensor, ""]:
-        clean = self.scaling(batch.features)
+        clean = self._scaled(batch)
         loss = self.objective(self._corrupted(clean, batch, "train"), clean)
-        self._losses["train"].append(_weighted(loss.detach(), clean))
-        return loss
+        self._losses["train"].append(weighted(loss.detach(), batch.position.shape[-1]))
+        return loss.sum()
 
     def validation_step(self, batch: Batch, index: int) -> None:
-        clean = self.scaling(batch.features)
-        if len(clean):
+        clean, count = self._scaled(batch), len(batch.position)
+        if count:
             noisy = self._corrupted(clean, batch, "val") if self.noise.drawn_once else clean
-            self._losses["val"].append(_weighted(self.objective(noisy, clean), clean))
+            self._losses["val"].append(weighted(self.objective(noisy, clean), count))
         if self.metric is not None:
-            homes = batch.homes
-            self.metric.update(
-                self.head.encode(clean).float(), batch.labels, batch.sample_ids, homes, batch.is_query, batch.is_gallery
-            )
+            self._remember(self.head.encode(clean).float(), batch)
 
     def on_train_epoch_end(self) -> None:
-        self.log("train/loss", self._mean_loss("train"), sync_dist=True)
+        self._report({"train/loss": self._mean_loss("train")})
 
     def on_validation_epoch_end(self) -> None:
-        self.log("val/loss", self._mean_loss("val"), sync_dist=True)
-        if self.metric is not None:
-            values = self.metric.compute()
-            self.metric.reset()
-            self._best_hit = max(self._best_hit, float(values["hit@1"]))
-            hits = {f"val/{name}": value for name, value in values.items() if name.startswith("hit@")}
-            self.log_dict(hits | {"val/hit@1_best": self._best_hit}, sync_dist=True)
+        self._report({"val/loss": self._mean_loss("val"), **(self._hits() if self.metric is not None else {})})
 
     def configure_optimizers(self) -> Any:
         optimizer = self._make_optimizer(self.head.parameters())
@@ -136,14 +129,14 @@ class Autoencoder(pl.LightningModule):
         self._best_hit = progress["best_hit"]
         self._losses["train"] = list(progress["train_losses"][self.trainer.global_rank])
 
-    def _gathered_losses(self) -> Float[Tensor, "p n 2"]:
+    def _gathered_losses(self) -> Float[Tensor, "p n 2 *heads"]:
         """The losses of this epoch's steps so far, of every process; summed up in the same order they give the same."""
         world, own = self.trainer.world_size, self._losses["train"]
         if not own:
             return torch.zeros(world, 0, 2)
         every = self.all_gather(torch.stack(own))
         assert isinstance(every, Tensor)
-        return every.reshape(world, len(own), 2).cpu()
+        return every.reshape(world, len(own), *own[0].shape).cpu()
 
     def fit_closed_form(self, split: Split) -> None:
         """Fit the scaling and a closed-form head on these rows."""
@@ -156,28 +149,54 @@ class Autoencoder(pl.LightningModule):
     def _data(self) -> FeatureData:
         return self.trainer.datamodule  # type: ignore[attr-defined]
 
-    def _corrupted(self, clean: Tensor, batch: Batch, split: str) -> Tensor:
+    def _scaled(self, batch: Batch) -> Float[Tensor, "..."]:
+        return self.scaling(batch.features)
+
+    def _remember(self, codes: Float[Tensor, "..."], batch: Batch) -> None:
+        update_metric(self.metric, codes, batch)
+
+    def _hits(self) -> dict[str, Any]:
+        hits = computed_hits(self.metric)
+        self._best_hit = max(self._best_hit, float(hits["val/hit@1"]))
+        return hits | {"val/hit@1_best": self._best_hit}
+
+    def _report(self, values: dict[str, Any]) -> None:
+        self.log_dict(values, sync_dist=True)
+
+    def _corrupted(self, clean: Float[Tensor, "..."], batch: Batch, split: str) -> Float[Tensor, "..."]:
+        return self._noisy(clean, batch.position, split, self.seed)
+
+    def _noisy(
+        self, clean: Float[Tensor, "b ..."], position: Int[Tensor, " b"], split: str, seed: int
+    ) -> Float[Tensor, "b ..."]:
+        """What a head of this seed sees of these rows at this step."""
         if not self.noise.drawn_once:
-            return self.noise(clean, self._generator(clean.device, self.global_step))
-        if split not in self._drawn:
+            return self.noise(clean, self._generator(clean.device, seed, self.global_step))
+        if (split, seed) not in self._drawn:
             whole = self._data.training_split() if split == "train" else self._data.split(split)
             every = torch.arange(len(whole))
             rows = self.scaling(whole.rows[every].to(clean.device))
-            self._drawn[split] = self.noise(rows, self._generator(clean.device, sum(split.encode())))
-        return self._drawn[split][batch.position.to(clean.device)]
+            self._drawn[split, seed] = self.noise(rows, self._generator(clean.device, seed, sum(split.encode())))
+        return self._drawn[split, seed][position.to(clean.device)]
 
-    def _generator(self, device: torch.device, step: int) -> torch.Generator:
-        return torch.Generator(device).manual_seed(mixed(self.seed, step, self.trainer.global_rank))
+    def _generator(self, device: torch.device, seed: int, step: int) -> torch.Generator:
+        return torch.Generator(device).manual_seed(mixed(seed, step, self.trainer.global_rank))
 
-    def _mean_loss(self, name: str) -> Float[Tensor, ""]:
+    def _seeds(self) -> list[int]:
+        """Of the heads that learn here, one for each value that ``objective`` gives."""
+        return [self.seed]
+
+    def _mean_loss(self, name: str) -> Float[Tensor, "*heads"]:
         """The mean over the rows of all processes since the last call."""
         parts = [part.to(self.device) for part in self._losses[name]] or [torch.zeros(2, device=self.device)]
         total, count = self.trainer.strategy.reduce(torch.stack(parts).sum(0), reduce_op="sum")
         self._losses[name].clear()
-        if not (total / count).isfinite():
+        found = zip(self._seeds(), (total / count).flatten().tolist(), strict=True)
+        if bad := {seed: loss for seed, loss in found if not math.isfinite(loss)}:
             raise LikenessError(
                 "NAN-LOSS",
-                f"the {name} loss is {float(total / count)} in epoch {self.current_epoch}, step {self.global_step}.",
+                f"the {name} loss is {min(bad.values())} in epoch {self.current_epoch}, step {self.global_step}.",
+                where=f"seed {', '.join(map(str, bad))}",
                 cause="The optimizer diverged, or the features' scale is too large for this learning rate.",
                 kept="The checkpoints of earlier epochs in the run folder's checkpoints/, and all features.",
                 fix="Lower optimizer.lr, or scale the features (scaling=standardize).",
@@ -185,8 +204,21 @@ class Autoencoder(pl.LightningModule):
         return total / count
 
 
-def _weighted(loss: Float[Tensor, ""], rows: Float[Tensor, "b ..."]) -> Float[Tensor, "2"]:
-    return torch.stack([loss * len(rows), loss.new_tensor(len(rows))])
+def weighted(loss: Float[Tensor, "*heads"], count: int) -> Float[Tensor, "2 *heads"]:
+    """A mean over ``count`` rows as sum and number, which can be added up."""
+    return torch.stack([loss * count, torch.full_like(loss, count)])
+
+
+def update_metric(metric: Any, codes: Float[Tensor, "b code"], batch: Batch) -> None:
+    """The codes of these rows, and what is known of them, into the metric."""
+    metric.update(codes, batch.labels, batch.sample_ids, batch.homes, batch.is_query, batch.is_gallery)
+
+
+def computed_hits(metric: Any) -> dict[str, Tensor]:
+    """Every ``val/hit@k`` of the rows that the metric has seen, which it then forgets."""
+    values = metric.compute()
+    metric.reset()
+    return {f"val/{name}": value for name, value in values.items() if name.startswith("hit@")}
 
 
 def row_batches(split: Split) -> Callable[[], Iterable[Float[Tensor, "b ..."]]]:

@@ -67,14 +67,14 @@ def disagreement(jobs: Sequence[Job], winner: Job, split: str = "test") -> dict[
     """
     places: dict[str, int] = {}
     labels: Labels = {}
-    first = _answers(winner.folder / "queries.csv", split, places, labels)
+    first = _answers(winner.queries, split, places, labels)
     if first is None:
         return None
     methods = [Method(winner.name, jobs.index(winner), first.ranks["head"], first.nearest)]
     baselines = [name for name in _BASELINES if name in first.ranks]
     methods += [Method(words.METHODS[name], None, first.ranks[name], None) for name in baselines]
     for place, job in list(enumerate(jobs))[: _MOST_ANSWERS // len(first.queries)]:
-        found = None if job is winner else _answers(job.folder / "queries.csv", split, places, labels)
+        found = None if job is winner else _answers(job.queries, split, places, labels)
         if found and np.array_equal(found.queries, first.queries):
             methods.append(Method(job.name, place, found.ranks["head"], found.nearest))
     return {

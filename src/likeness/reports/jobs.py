@@ -1,6 +1,7 @@
 """The runs of any set of folders, and the heads that they tried: jobs that differ by their seed alone are one head."""
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,31 +12,46 @@ from likeness.errors import LikenessError
 from likeness.reports import words
 from likeness.reports.scoreboard import (
     at,
-    best_first,
+    by_validation,
     finished_metrics,
     number,
+    of_each_seed,
     options_of,
     read_object,
-    run_row,
+    run_rows,
     sweep_rows,
 )
+from likeness.reports.seeds import queries_path
 from likeness.retrieval.significance import holm
 
 Row = dict[str, Any]
 Figures = list[float | int | None]
+Place = tuple[Path, str | None]  # a folder, and a seed of those trained there
 BASELINES = ("frozen", "pca")
 _ENDS = ("hit@1", "hit@1_low", "hit@1_high")
 
 
 @dataclass(frozen=True)
 class Job:
-    """A run: its folder, its row as the scoreboard has it, and what it wrote (metrics only where it is done)."""
+    """A run: its folder, its row as the scoreboard has it, and what it wrote (metrics only where it is done).
+
+    Of several seeds each is a job.
+    """
 
     name: str
     folder: Path
     row: Row
     status: Mapping[str, Any]
     metrics: Mapping[str, Any]
+
+    @property
+    def queries(self) -> Path:
+        return queries_path(self.folder, self.row.get("seed"))
+
+    @property
+    def logged_as(self) -> str:
+        """What precedes the names of its figures in the journal, where other seeds have theirs beside it."""
+        return f"seed-{self.row['seed']}/" if "over_seeds" in self.metrics else ""
 
     def cost(self, name: str) -> float | int | None:
         """``seconds`` are those of the fit."""
@@ -77,16 +93,17 @@ def find_jobs(folders: Sequence[Path]) -> list[Job]:
     Raises:
         LikenessError: RUN-MISSING when a folder is not there, or is neither a run nor a sweep.
     """
-    rows = {(folder / row["folder"]).resolve(): row for folder in folders for row in _rows(folder)}
+    found = [((folder / row["folder"]).resolve(), row) for folder in folders for row in _rows(folder)]
+    rows: dict[Place, Row] = {(path, row.get("seed")): row for path, row in found}
     names = _names(rows, len(folders))
-    jobs = {str(path): _job(path, row, names[path]) for path, row in rows.items()}
-    _fill_in(list(jobs.values()))
-    return [jobs[row["folder"]] for row in best_first(job.row for job in jobs.values())]
+    jobs = [_job(place[0], row, names[place]) for place, row in rows.items()]
+    _fill_in(jobs)
+    return sorted(jobs, key=lambda job: by_validation(job.row))
 
 
 def _rows(folder: Path) -> list[Row]:
     if any((folder / name).exists() for name in ("status.json", "metrics.json")):
-        return [run_row(folder) | {"folder": "."}]
+        return [row | {"folder": "."} for row in run_rows(folder)]
     if rows := sweep_rows(folder):
         return rows
     raise LikenessError(
@@ -98,18 +115,21 @@ def _rows(folder: Path) -> list[Row]:
     )
 
 
-def _names(rows: Mapping[Path, Row], given: int) -> dict[Path, str]:
+def _names(rows: Mapping[Place, Row], given: int) -> dict[Place, str]:
     """A sweep's own numbers; where there are several sweeps or runs, paths below what all have in common."""
-    numbers = {path: str(row["job"]) for path, row in rows.items()}
-    if given == 1 and len(set(numbers.values())) == len(numbers):
-        return numbers
-    top = os.path.commonpath([path.parent for path in rows])
-    return {path: os.path.relpath(path, top) for path in rows}
+    seeds = Counter(path for path, _ in rows)
+    names = {path: str(row["job"]) for (path, _), row in rows.items()}
+    if given > 1 or len(set(names.values())) < len(names):
+        top = os.path.commonpath([path.parent for path in names])
+        names = {path: os.path.relpath(path, top) for path in names}
+    return {(path, seed): f"{names[path]} seed {seed}" if seeds[path] > 1 else names[path] for path, seed in rows}
 
 
 def _job(folder: Path, row: Row, name: str) -> Job:
-    status = read_object(folder / "status.json") or {}
-    return Job(name, folder, row | {"folder": str(folder)}, status, finished_metrics(folder) or {})
+    status, metrics = read_object(folder / "status.json") or {}, finished_metrics(folder) or {}
+    if "over_seeds" in metrics:
+        metrics = next(own for own in of_each_seed(metrics) if str(own["seed"]) == row["seed"])
+    return Job(name, folder, row | {"folder": str(folder)}, status, metrics)
 
 
 def _fill_in(jobs: Sequence[Job]) -> None:

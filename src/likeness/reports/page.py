@@ -191,7 +191,8 @@ def _curve(job: Job, most: int) -> list[list[Any]] | None:
         found = journal.epochs(journal.read(path)) if path.stat().st_size <= _MOST_JOURNAL else []
     except (OSError, ValueError, LookupError, TypeError):
         return None
-    points = [[number(epoch.get(name)) for name in ("epoch", "val/hit@1", "val/loss")] for epoch in found]
+    names = ("epoch", f"{job.logged_as}val/hit@1", f"{job.logged_as}val/loss")
+    points = [[number(epoch.get(name)) for name in names] for epoch in found]
     points = [point for point in points if point[0] is not None and point[1:] != [None, None]]
     if not points:
         return None
@@ -233,7 +234,7 @@ def _over_queries(head: Head) -> Figures:
 
     What seeds differ by says nothing of how many queries were asked.
     """
-    found = (read_hits(job.folder / "queries.csv", "test") for job in head.jobs)
+    found = (read_hits(job.queries, "test") for job in head.jobs)
     runs = [hits for hits in found if hits]
     if len(runs) < 2 or any(run.paths != runs[0].paths for run in runs):
         return head.hits["test"]

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from likeness.files import write_atomic
 from likeness.reports import words
-from likeness.reports.scoreboard import finished_metrics
+from likeness.reports.scoreboard import finished_metrics, of_each_seed
 from likeness.reports.tables import table, titled
 
 PROTOCOLS = ("as_published", "mended")
@@ -49,23 +49,23 @@ def replication_rows(folder: Path) -> list[Row]:
     published top-5, which is another measure (``same_metric`` is then False).
     """
     folders = sorted(folder.iterdir(), key=lambda path: (len(path.name), path.name))
-    jobs = [job for path in folders if (job := _job(path))]
+    jobs = [job for path in folders for job in _jobs(path)]
     order = list(published()["rows"])
     jobs.sort(key=lambda job: (order.index(job["row"]), PROTOCOLS.index(job["protocol"])))
     return [row for job in jobs for row in _measured(job)]
 
 
-def _job(folder: Path) -> Row | None:
-    """A job's facts and metrics, if it is done and one of the thesis' rows."""
+def _jobs(folder: Path) -> Iterator[Row]:
+    """A job's facts and metrics, a row a seed, if it is done and one of the thesis' rows."""
     metrics = finished_metrics(folder) or {}
     options = metrics.get("options")
     if not isinstance(options, Mapping):
-        return None
+        return
     name = str(options.get("experiment")).removeprefix(_EXPERIMENTS)
     protocol = options.get("protocol") or "mended"
-    if name not in published()["rows"] or protocol not in PROTOCOLS:
-        return None
-    return {"row": name, "protocol": protocol, "metrics": metrics, "folder": folder.name}
+    if name in published()["rows"] and protocol in PROTOCOLS:
+        for own in of_each_seed(metrics):
+            yield {"row": name, "protocol": protocol, "metrics": own, "folder": folder.name}
 
 
 def _measured(job: Row) -> Iterator[Row]:

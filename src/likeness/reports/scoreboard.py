@@ -36,9 +36,11 @@ def run_table(metrics: Mapping) -> Group:
         metrics: The content of a ``metrics.json``. What is null or absent is shown as ``–``.
 
     A difference is better or worse when its interval leaves zero out and its p is below 0.05, and inside the noise
-    otherwise. Comparisons are of hit@1 on the last split.
+    otherwise. Comparisons are of hit@1 on the last split. Of several seeds the methods are those of the first, and the
+    comparisons are of the hits averaged over seeds.
     """
-    return Group(_methods(metrics), Text(), _comparisons(metrics), Text(), _costs(metrics), *_left_out(metrics))
+    seeds: list[Group | Text] = [_seeds(metrics), Text()] if "over_seeds" in metrics else []
+    return Group(_methods(metrics), Text(), *seeds, _comparisons(metrics), Text(), _costs(metrics), *_left_out(metrics))
 
 
 def _methods(metrics: Mapping) -> Group:
@@ -54,7 +56,24 @@ def _methods(metrics: Mapping) -> Group:
     chance = [_interval(_shown(splits, split, "chance", measure)) for split, measure in columns]
     board.add_row("chance", *chance, style="dim")
     network, head = (metrics.get(key) or words.NONE for key in ("backbone", "head"))
-    return titled(f"{network} → {head}", ", percent with 95 % intervals", board)
+    first = f", seed {metrics['seed']}" if "over_seeds" in metrics else ""
+    return titled(f"{network} → {head}{first}", ", percent with 95 % intervals", board)
+
+
+def _seeds(metrics: Mapping) -> Group:
+    """The head's hit@1 of each seed on each split, above the mean with half the width of Student's interval."""
+    splits, seeds = list(metrics["splits"]), metrics["seeds"]
+    board = table(["seed"], [*(f"{split}\nhit@1" for split in splits), "\nepochs"])
+    for seed in seeds:
+        hits = (words.percent(number(at(seed, "splits", split, "head", "hit@1"))) for split in splits)
+        board.add_row(str(seed["seed"]), *hits, words.count(seed["epochs"]))
+    board.add_row("mean", *(_mean(metrics, split) for split in splits), style="bold")
+    return titled(f"head, {len(seeds)} seeds", ", percent, mean with Student's 95 % interval", board)
+
+
+def _mean(metrics: Mapping, split: str) -> str:
+    found = at(metrics, "over_seeds", split, "head", "hit@1")
+    return words.spread(number(found), number(at(found, "high")))
 
 
 def _shown(splits: Mapping, split: str, method: str, measure: str) -> Any:
@@ -67,10 +86,16 @@ def _comparisons(metrics: Mapping) -> Group:
     """One line a pair, e.g. ``head − frozen  +1.2 points  [−0.4, +2.8]  p = 0.14  → inside the noise``."""
     split = list(metrics["splits"])[-1]
     board = Table.grid(padding=(0, 2, 0, 0))
-    for pair, measures in (at(metrics, "splits", split, "paired") or {}).items():
+    averaged = ", averaged over seeds" if "over_seeds" in metrics else ""
+    for pair, measures in (at(_final(metrics), split, "paired") or {}).items():
         names = " − ".join(words.METHODS.get(name, name) for name in pair.split("-", 1))
         board.add_row(Text(names), *_difference(at(measures, "hit@1")))
-    return titled(f"{split} hit@1", ", query by query", board)
+    return titled(f"{split} hit@1{averaged}", ", query by query", board)
+
+
+def _final(metrics: Mapping) -> Mapping:
+    """By split, what the job came to: the means of several seeds."""
+    return metrics.get("over_seeds") or metrics["splits"]
 
 
 def _difference(found: Any) -> list[Text]:
@@ -118,28 +143,43 @@ def _left_out(metrics: Mapping) -> Iterator[Text]:
 
 
 def run_line(metrics: Mapping) -> Text:
-    """One run in one line: the head's hit@1 on each split, and its gain over the frozen features on the last."""
-    splits = metrics["splits"]
-    hits = (f"{split} hit@1 {words.percent(number(_shown(splits, split, 'head', 'hit@1')))}" for split in splits)
+    """One run in one line: the head's hit@1 on each split, and its gain over the frozen features on the last.
+
+    Of several seeds it is their means.
+    """
+    splits = _final(metrics)
+    hits = (f"{split} hit@1 {_alone_or_mean(metrics, split)}" for split in splits)
     *_, last = splits
     gain = number(at(splits, last, "paired", "head-frozen", "hit@1", "difference"))
-    return Text(f"{', '.join(hits)}, {words.points(gain)} points over frozen")
+    seeds = f", {len(metrics['seeds'])} seeds" if "over_seeds" in metrics else ""
+    return Text(f"{', '.join(hits)}, {words.points(gain)} points over frozen{seeds}")
+
+
+def _alone_or_mean(metrics: Mapping, split: str) -> str:
+    if "over_seeds" in metrics:
+        return _mean(metrics, split)
+    return words.percent(number(_shown(metrics["splits"], split, "head", "hit@1")))
 
 
 def sweep_rows(folder: Path) -> list[Row]:
     """Every job of a sweep as a flat row, best validation hit@1 first, jobs without a result last.
 
-    A job is a sub-folder with a ``status.json`` or a ``metrics.json``. A row has job, folder, state, a key for each
-    overridden option, the figures of val and test as fractions, costs, and the first line of its error; what is not
-    known is None. The state is ``lost`` where a job says it is done but has no readable ``metrics.json``.
+    A job is a sub-folder with a ``status.json`` or a ``metrics.json``; one of several seeds has a row for each, as if
+    each had been a job. A row has job, folder, state, a key for each overridden option, the figures of val and test as
+    fractions, costs, and the first line of its error; what is not known is None. The state is ``lost`` where a job says
+    it is done but has no readable ``metrics.json``.
 
     Raises:
         LikenessError: RUN-MISSING when there is no such folder.
     """
-    if not folder.is_dir():
-        raise LikenessError("RUN-MISSING", "there is no such sweep.", where=str(folder), fix="Give the sweep's folder.")
-    jobs = [path for path in folder.iterdir() if (path / "status.json").exists() or (path / "metrics.json").exists()]
-    return best_first([run_row(path) for path in sorted(jobs, key=lambda path: (len(path.name), path.name))])
+    return best_first(row for path in _job_folders(folder) for row in run_rows(path))
+
+
+def _job_folders(sweep: Path) -> list[Path]:
+    if not sweep.is_dir():
+        raise LikenessError("RUN-MISSING", "there is no such sweep.", where=str(sweep), fix="Give the sweep's folder.")
+    jobs = (path for path in sweep.iterdir() if (path / "status.json").exists() or (path / "metrics.json").exists())
+    return sorted(jobs, key=lambda path: (len(path.name), path.name))
 
 
 def standing_table(folder: Path) -> Group:
@@ -149,7 +189,7 @@ def standing_table(folder: Path) -> Group:
         LikenessError: RUN-MISSING when there is no such sweep.
     """
     waiting = queued_jobs(folder)
-    rows = sorted(sweep_rows(folder), key=lambda row: (str(row["job"]).zfill(9), row["folder"]))
+    rows = sorted(map(run_row, _job_folders(folder)), key=lambda row: (str(row["job"]).zfill(9), row["folder"]))
     states = [standing(folder / row["folder"], waiting) for row in rows]
     varying = varying_options(rows)
     board = table(["job", "folder", *brief(varying)], ["state"])
@@ -166,8 +206,21 @@ def finished_metrics(folder: Path) -> Mapping | None:
     return metrics if _state(read_object(folder / "status.json"), metrics) == "done" else None
 
 
+def of_each_seed(metrics: Mapping) -> list[Mapping]:
+    """The metrics of each head of a job of several seeds, as if it had been a job; a single one's as they are."""
+    seeds = metrics.get("seeds")
+    if not isinstance(seeds, list):
+        return [metrics]
+    return [{**metrics, **own, "splits": _splits(metrics, own)} for own in seeds if isinstance(own, Mapping)]
+
+
+def _splits(metrics: Mapping, own: Mapping) -> dict[str, Any]:
+    """What a seed has of its own, beside what is the same for all."""
+    return {split: {**(at(metrics, "splits", split) or {}), **found} for split, found in own["splits"].items()}
+
+
 def run_row(folder: Path) -> Row:
-    """One run as a row of :func:`sweep_rows`."""
+    """One run as a row of :func:`sweep_rows`; of several seeds as it was called, with the first seed's figures."""
     status, metrics = read_object(folder / "status.json"), read_object(folder / "metrics.json")
     state = _state(status, metrics)
     job = at(status, "job")
@@ -180,6 +233,15 @@ def run_row(folder: Path) -> Row:
         **_results(metrics if state == "done" else None),
         "error": _first_line(at(status, "error")),
     }
+
+
+def run_rows(folder: Path) -> list[Row]:
+    """One run as its rows of :func:`sweep_rows`: one, or one a seed with the options that would train it alone."""
+    row, metrics = run_row(folder), finished_metrics(folder)
+    if metrics is None or "over_seeds" not in metrics:
+        return [row]
+    alone = {name: value for name, value in row.items() if name != "seeds"}
+    return [alone | {"seed": str(own["seed"])} | _results(own) for own in of_each_seed(metrics)]
 
 
 def _state(status: Mapping | None, metrics: Mapping | None) -> str:
@@ -210,7 +272,12 @@ def _results(metrics: Mapping | None) -> Row:
 
 def best_first(rows: Iterable[Row]) -> list[Row]:
     """By validation hit@1; equals stay in the order of jobs. The test split has no say."""
-    return sorted(rows, key=lambda row: (row["state"] != "done", row["val/hit@1"] is None, -(row["val/hit@1"] or 0)))
+    return sorted(rows, key=by_validation)
+
+
+def by_validation(row: Row) -> tuple[bool, bool, float | int]:
+    """Sorts rows best first, those without a result last."""
+    return row["state"] != "done", row["val/hit@1"] is None, -(row["val/hit@1"] or 0)
 
 
 def write_scoreboard(folder: Path) -> Path:
@@ -238,7 +305,8 @@ def sweep_table(rows: Sequence[Row]) -> Group:
     """
     done = [row for row in best_first(rows) if row["state"] == "done"]
     unfinished = [row for row in rows if row["state"] != "done"]
-    parts: list[Group | Text] = [_ranking(done), _choice(len(rows), done)] if done else [Text("No result yet.")]
+    jobs = len({row["folder"] for row in rows})
+    parts: list[Group | Text] = [_ranking(done), _choice(jobs, done)] if done else [Text("No result yet.")]
     parts += [_unfinished(row) for row in unfinished[:_MOST_JOBS]]
     if len(unfinished) > _MOST_JOBS:
         parts += [Text(f"… and {len(unfinished) - _MOST_JOBS} more jobs without a result")]

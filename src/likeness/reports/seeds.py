@@ -16,7 +16,8 @@ from likeness.files import write_atomic
 from likeness.reports import words
 from likeness.reports.scoreboard import options_of, varying_options
 from likeness.reports.tables import brief, table, titled
-from likeness.retrieval.significance import holm, paired, seeds_interval
+from likeness.retrieval.comparison import paired_over_seeds
+from likeness.retrieval.significance import holm, seeds_interval
 
 Row = dict[str, Any]
 BASELINES = tuple(name for name in words.METHODS if name != "head")
@@ -77,7 +78,7 @@ def _groups(jobs: Sequence[Row]) -> list[list[Row]]:
 def _adjusted(folder: Path, groups: Sequence[Sequence[Row]], varying: Sequence[str], split: str) -> list[Row]:
     rows = []
     for group in groups:
-        runs = [hits for job in group if (hits := read_hits(folder / job["folder"] / "queries.csv", split))]
+        runs = [hits for job in group if (hits := read_hits(queries_path(folder / job["folder"], job["seed"]), split))]
         if runs:
             options = {name: group[0].get(name, words.NONE) for name in varying}
             costs = {name: group[0][name] for name in ("code_width", "parameters")}
@@ -87,6 +88,12 @@ def _adjusted(folder: Path, groups: Sequence[Sequence[Row]], varying: Sequence[s
         for row, p in zip(compared, holm([row[f"p_{name}"] for row in compared]), strict=True):
             row[f"p_holm_{name}"] = float(p)
     return rows
+
+
+def queries_path(folder: Path, seed: str | None) -> Path:
+    """Where a run keeps the queries of this seed: a job of several has a file for each but the first."""
+    own = folder / f"queries-seed-{seed}.csv"
+    return own if own.exists() else folder / "queries.csv"
 
 
 def _compared(runs: Sequence[Hits]) -> Row:
@@ -103,10 +110,10 @@ def _difference(runs: Sequence[Hits], baseline: str) -> Iterator[tuple[str, floa
     Nothing where a run lacks the baseline, or where the runs asked other queries (a split that follows the seed).
     """
     if all(baseline in run.by_method and run.paths == runs[0].paths for run in runs):
-        head, other = (np.mean([run.by_method[name] for run in runs], axis=0) for name in ("head", baseline))
+        head, other = ([run.by_method[name] for run in runs] for name in ("head", baseline))
         homes = runs[0].homes if (runs[0].homes >= 0).any() else None
-        found = paired(head, other, homes)
-        yield baseline, float(other.mean())
+        found = paired_over_seeds(head, other, homes)
+        yield baseline, float(np.mean(other))
         yield f"over_{baseline}", found.difference
         yield from ((f"{bound}_over_{baseline}", getattr(found, bound)) for bound in ("low", "high"))
         yield f"p_{baseline}", found.p
@@ -148,8 +155,7 @@ def _markdown(rows: Sequence[Row]) -> str:
 
 def spread(row: Row) -> str:
     """Mean over seeds and, where there are several, half the width of Student's interval: ``57.9 ± 0.4``."""
-    half = row["hit@1_high"] - row["hit@1"]
-    return words.percent(row["hit@1"]) + ("" if np.isnan(half) else f" ± {words.percent(half)}")
+    return words.spread(row["hit@1"], row["hit@1_high"])
 
 
 def gain(row: Row, baseline: str) -> str:

@@ -10,10 +10,12 @@ def flat_summary(metrics: Mapping[str, Any], history: Sequence[Mapping[str, Any]
     """``test/hit@1`` and its ``_low`` and ``_high``, ``test/pca/hit@1``, ``test/gain_over_pca``, ``seconds/fit``.
 
     Args:
-        metrics: The content of a ``metrics.json``. Blanks of a split's name become ``_``; what is null is left out.
+        metrics: The content of a ``metrics.json``. Blanks of a split's name become ``_``; what is null is left out. Of
+            several seeds it is their means, and the first seed's where there is no mean.
         history: What was logged in each epoch; ``val/hit@1_best`` is its best, or the final one where it has none.
     """
-    flat = {name: value for split, found in metrics["splits"].items() for name, value in _of_split(split, found)}
+    splits = [*metrics["splits"].items(), *metrics.get("over_seeds", {}).items()]
+    flat = {name: value for split, found in splits for name, value in _of_split(split, found)}
     flat |= {f"seconds/{part}": seconds for part, seconds in metrics["seconds"].items()}
     if (final := flat.get("val/hit@1")) is not None:
         flat["val/hit@1_best"] = max((each["val/hit@1"] for each in history if "val/hit@1" in each), default=final)

@@ -45,7 +45,7 @@ class EndOfSweep(Callback):
         if page := _page(folder, seeds):
             console.print(f"the page: {page}", soft_wrap=True)
         asked = set(asked_jobs(folder))
-        if others := sum(row["folder"] not in asked for row in rows):
+        if others := len({row["folder"] for row in rows} - asked):
             console.print(f"{others} of these jobs are of earlier commands in this folder", soft_wrap=True)
         if any(row["state"] != "done" for row in rows if row["folder"] in asked):
             sys.exit(1)

@@ -1,5 +1,7 @@
 """How names and numbers read, in every table and figure; what is not known reads ``–``."""
 
+import math
+
 NONE = "–"
 METHODS = {"head": "head", "frozen": "frozen", "pca": "PCA", "random_projection": "random projection"}
 
@@ -20,6 +22,16 @@ def points(value: float | int | None) -> str:
     '−0.4'
     """
     return NONE if value is None else signed(f"{100 * value:+.1f}")
+
+
+def spread(value: float | None, high: float | None) -> str:
+    """A fraction in percent and half the width of its interval, if there is one.
+
+    >>> spread(0.579, 0.583), spread(0.579, float("nan"))
+    ('57.9 ± 0.4', '57.9')
+    """
+    known = value is not None and high is not None and not math.isnan(high)
+    return percent(value) + (f" ± {percent(high - value)}" if known else "")  # type: ignore[operator]
 
 
 def p_value(value: float | int | None) -> str:

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from likeness.retrieval.metric import Scores
-from likeness.retrieval.significance import Interval, Paired, mean_interval, paired, wilson
+from likeness.retrieval.significance import Interval, Paired, mean_interval, paired, seeds_interval, wilson
 
 _PROPORTIONS = ("hit@", "vote@", "published_top5")
 
@@ -47,6 +47,38 @@ def compare(scores: Mapping[str, Scores], classes: Sequence[str], ks: Sequence[i
     summary["per_class"] = {name: dict(_by_class(score, classes, ks)) for name, score in scores.items()}
     summary["paired"] = {f"head-{other}": _paired(head, scores[other]) for other in others}
     return summary
+
+
+def compare_seeds(runs: Sequence[Mapping[str, Scores]]) -> dict[str, Any]:
+    """Each measure of the heads of several seeds with Student's interval, and their hits against each baseline's.
+
+    Args:
+        runs: Of each seed, the scores by method, ``head`` first. All of the same queries.
+    """
+    first = runs[0]["head"]
+    summary: dict[str, Any] = {"n": first.n, "seeds": len(runs)}
+    if not first.n:
+        return summary
+    values = [run["head"].values() for run in runs]
+    summary["head"] = {name: _plain(seeds_interval([value[name] for value in values])) for name in values[0]}
+    summary["paired"] = {f"head-{other}": _paired_over_seeds(runs, other) for other in runs[0] if other != "head"}
+    return summary
+
+
+def _paired_over_seeds(runs: Sequence[Mapping[str, Scores]], other: str) -> dict[str, Any]:
+    differences = {}
+    for measure in (name for name in runs[0]["head"].values() if name.startswith("hit@")):
+        homes = _measured(runs[0]["head"], measure).homes
+        mine, theirs = ([_array(run[name].per_query(measure)) for run in runs] for name in ("head", other))
+        differences[measure] = _plain(paired_over_seeds(mine, theirs, homes))
+    return differences
+
+
+def paired_over_seeds(
+    mine: Sequence[Float[np.ndarray, " q"]], theirs: Sequence[Float[np.ndarray, " q"]], homes: np.ndarray | None
+) -> Paired:
+    """Two methods, each averaged over its seeds, compared query by query (by home where homes are known)."""
+    return paired(np.mean(mine, axis=0), np.mean(theirs, axis=0), homes)
 
 
 def _measured(score: Scores, measure: str) -> Measured:

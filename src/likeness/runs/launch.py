@@ -41,7 +41,7 @@ _RESULTS = (
     "csv",
     "bad_images.csv",
     "journal.jsonl",
-    "queries.csv",
+    "queries*.csv",
     "checkpoints",
     "figures",
     "config.yaml",
@@ -159,7 +159,7 @@ def _claimed(folder: Path) -> Iterator[bool]:
 
 def _set_earlier_results_aside(folder: Path) -> None:
     """A run in a folder that holds results moves them into ``earlier-N``; nothing is overwritten."""
-    earlier = [folder / name for name in _RESULTS if (folder / name).exists()]
+    earlier = [path for name in _RESULTS for path in sorted(folder.glob(name))]
     if not earlier:
         return
     aside = next(path for n in itertools.count(1) if not (path := folder / f"earlier-{n}").exists())
