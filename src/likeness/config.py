@@ -302,8 +302,8 @@ def _value_faults(plain: Mapping[str, Any]) -> Iterator[str]:
     for path, choices in _CHOICES.items():
         if (value := _at(plain, path, choices[0])) not in choices:
             yield f"{path}: {value!r} is not one of {', '.join(str(choice) for choice in choices if choice)}"
-    if (seed := plain.get("seed")) is not None and seed + plain["seeds"] - 1 > _GREATEST_SEED:
-        yield f"seed: {seed + plain['seeds'] - 1} is greater than {_GREATEST_SEED}"
+    if (last := plain.get("seed", 0) + plain.get("seeds", 1) - 1) > _GREATEST_SEED:
+        yield f"seed: {last} is greater than {_GREATEST_SEED}"
     ks = _at(plain, "metric.ks")
     if ks is not None and (1 not in ks or min(ks) < 1 or len(set(ks)) < len(ks)):
         yield f"metric.ks: {ks} must be different numbers from 1 up, and have 1 among them (runs are compared by hit@1)"
