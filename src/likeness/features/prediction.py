@@ -2,15 +2,17 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
+import torch.distributed as dist
 from jaxtyping import Float32, UInt8
 from torch import Tensor, nn
 
@@ -21,6 +23,7 @@ from likeness.images.folder import ImageTable, digests
 
 log = logging.getLogger(__name__)
 
+_PATIENCE = timedelta(days=30)
 Item = TypeVar("Item")
 
 
@@ -49,15 +52,17 @@ class _Filling(pl.LightningModule):
         self.extractor, self.table, self.shelf, self.share = extractor, table, shelf, share
         self.on_bad_image, self.pace = on_bad_image, pace
         self.missing: Missing | None = None
-        self.fault: LikenessError | None = None
         self.filled = Filled()
+        self.fault: LikenessError | None = None
+        self.ends: list[tuple[Filled, LikenessError | None]] = []
         self._held = ExitStack()
 
     def setup(self, stage: str) -> None:
         trainer = self.trainer
         self.extractor = replace(self.extractor, device=str(trainer.strategy.root_device))
         self.share = self.share.part(trainer.global_rank, trainer.world_size)
-        self.keys = _shared_digests(trainer, self.table.files(), self.pace["workers"])
+        self.group = _Group(trainer.global_rank, trainer.world_size)
+        self.keys = _shared_digests(self.group, self.table.files(), self.pace["workers"])
 
     def predict_dataloader(self) -> Iterator[Batch]:
         try:
@@ -100,6 +105,7 @@ class _Filling(pl.LightningModule):
                 self._sum_up(self.missing)
         except LikenessError as fault:
             self.fault = fault
+        self.ends = self.group.gathered((self.filled, self.fault))
 
     def close(self) -> None:
         """Write what is pending and let the share go."""
@@ -142,24 +148,38 @@ def fill(
         raise KeyboardInterrupt from left
     finally:
         module.close()
-    ends = _gathered(trainer, (module.filled, module.fault))
-    faults = [fault for _, fault in ends if fault]
+    faults = [fault for _, fault in module.ends if fault]
     if faults and trainer.is_global_zero:
         for fault in faults[1:]:
             log.error("%s", fault)
         raise faults[0]
-    found, computed, bad, seconds = zip(*(filled for filled, _ in ends), strict=True)
+    found, computed, bad, seconds = zip(*(filled for filled, _ in module.ends), strict=True)
     return Filled(sum(found), sum(computed), sum(bad), max(seconds))
 
 
-def _shared_digests(trainer: pl.Trainer, files: list[Path], workers: int) -> UInt8[np.ndarray, "n 32"]:
+class _Group:
+    """The trainer's processes, which wait for each other as long as it takes: one may have to wait for another job."""
+
+    def __init__(self, rank: int, world: int) -> None:
+        self.rank, self.world = rank, world
+        self._group: Any = dist.new_group(backend="gloo", timeout=_PATIENCE) if world > 1 else None
+
+    def gathered(self, item: Item) -> list[Item]:
+        """What each process has, by rank."""
+        items = [item] * self.world
+        if self._group is not None:
+            dist.all_gather_object(items, item, self._group)
+        return items
+
+
+def _shared_digests(group: _Group, files: Sequence[Path], workers: int) -> UInt8[np.ndarray, "n 32"]:
     """The files' SHA-256; each process reads a part of them and tells the others."""
     fault, mine = None, np.empty((0, 32), np.uint8)
     try:
-        mine = digests(files[trainer.global_rank :: trainer.world_size], workers)
+        mine = digests(files[group.rank :: group.world], workers)
     except LikenessError as error:
         fault = error
-    parts = _gathered(trainer, (len(files), mine, fault))
+    parts = group.gathered((len(files), mine, fault))
     for _, _, fault in parts:
         if fault:
             raise fault
@@ -172,13 +192,5 @@ def _shared_digests(trainer: pl.Trainer, files: list[Path], workers: int) -> UIn
         )
     keys = np.empty((len(files), 32), np.uint8)
     for rank, (_, part, _) in enumerate(parts):
-        keys[rank :: trainer.world_size] = part
+        keys[rank :: group.world] = part
     return keys
-
-
-def _gathered(trainer: pl.Trainer, item: Item) -> list[Item]:
-    """What each process has, by rank."""
-    items = [item] * trainer.world_size
-    if trainer.world_size > 1:
-        torch.distributed.all_gather_object(items, item)
-    return items
