@@ -325,6 +325,15 @@ def test_an_extraction_fills_the_store_for_training_and_does_nothing_else(run, t
     assert [path.name for path in tmp_path.iterdir()] == ["store"]
 
 
+def test_devices_that_slurm_has_no_tasks_for_are_refused(monkeypatch):
+    for name, value in (("NTASKS", "1"), ("JOB_NAME", "wrap"), ("PROCID", "0"), ("LOCALID", "0"), ("NODEID", "0")):
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    done = called("extract", "trainer.accelerator=cpu", "trainer.devices=2")
+    assert done.code == 78
+    assert "make 2 processes; this job of Slurm has 1." in done.err
+    assert "srun" in done.err
+
+
 def test_an_extraction_shows_its_options():
     done = called("extract", "backbone=random", "--cfg", "job")
     assert done.code == 0

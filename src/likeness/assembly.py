@@ -62,7 +62,7 @@ _FOLDER = "likeness.images.folder.ImageFolder"
 _CARD = {"architecture", "scaling", "decoding", "preprocessing", "backbone", "data", "metric", "store", "fingerprint"}
 _CARD |= {"extractor", "feature_shape", "seed", "options"}
 _DEFAULT_STORE = "outputs/features"
-_OF_PROCESSES = ("_target_", "accelerator", "devices", "num_nodes", "strategy")
+_OF_PROCESSES = ("_target_", "accelerator", "devices", "num_nodes", "strategy")  # of a trainer that only predicts
 _NOT_OF_A_SEED = ("chance", "frozen", "pca")  # the same for all heads of a job
 _PLAIN = str | int | float | bool | list | dict | None
 
@@ -138,6 +138,7 @@ def fill_store(config: Config, number: int, of: int) -> tuple[Filled, Path] | No
     """
     configs.refuse(list(_fill_faults(config)))
     trainer = _trainer({name: config["trainer"][name] for name in _OF_PROCESSES if name in config["trainer"]})
+    _refuse_other_tasks(trainer.num_devices * trainer.num_nodes)
     extractor = build_extractor({**config, "extraction": {"device": "cpu"}})  # Lightning moves it
     data, store = build(config["data"]), Path(config["paths"]["store"])
     pace = _pace(config, trainer.strategy.root_device.type, trainer.num_devices)
@@ -152,6 +153,18 @@ def _fill_faults(config: Config) -> Iterator[str]:
         yield f"extraction.device: {device!r} is not followed here: give trainer.accelerator and trainer.devices"
     if (strategy := config["trainer"].get("strategy", "auto")) not in ("auto", "ddp"):
         yield f"trainer.strategy: {strategy!r} is not one of auto, ddp: each process looks with a whole network"
+
+
+def _refuse_other_tasks(processes: int) -> None:
+    """Within a job of Slurm its tasks are the processes, and nobody starts others."""
+    if processes > 1 and SLURMEnvironment.detect() and (tasks := SLURMEnvironment().world_size()) != processes:
+        raise LikenessError(
+            "CONFIG",
+            f"trainer.devices on trainer.num_nodes make {processes} processes; this job of Slurm has {tasks}.",
+            where="SLURM_NTASKS",
+            kept="Nothing was opened or computed yet.",
+            fix="Give the job a task a device (--ntasks-per-node=) and start this command with srun.",
+        )
 
 
 def extraction_cost(config: Config) -> Cost:

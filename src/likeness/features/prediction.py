@@ -23,7 +23,7 @@ from likeness.images.folder import ImageTable, digests
 
 log = logging.getLogger(__name__)
 
-_PATIENCE = timedelta(days=30)
+_PATIENCE = timedelta(days=30)  # the usual half an hour may be over while one process waits for another job's lock
 Item = TypeVar("Item")
 
 
@@ -66,17 +66,8 @@ class _Filling(pl.LightningModule):
 
     def predict_dataloader(self) -> Iterator[Batch]:
         try:
-            self.missing = self._held.enter_context(
-                filling(
-                    self.extractor,
-                    self.table,
-                    self.keys,
-                    self.shelf,
-                    share=self.share,
-                    shown=self.trainer.is_global_zero,
-                    **self.pace,
-                )
-            )
+            part = {**self.pace, "share": self.share, "shown": self.trainer.is_global_zero}
+            self.missing = self._held.enter_context(filling(self.extractor, self.table, self.keys, self.shelf, **part))
             self.started = time.monotonic()
             for batch in self.missing:
                 yield batch

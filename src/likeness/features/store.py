@@ -117,9 +117,9 @@ def _gather(maps: list[np.ndarray], shards: np.ndarray, rows: np.ndarray) -> Flo
 
 @dataclass(frozen=True)
 class Share:
-    """Part ``number`` of ``of`` equal parts of all pictures, cut by what is in them: the same list or machine for all.
+    """Part ``number`` of ``of`` equal parts of all pictures, cut by their bytes: the same on every machine.
 
-    Parts of a part are parts of the whole, so that shares cut further, each by as many as it likes, never meet.
+    A part of a part is one of the whole, so that disjoint shares stay disjoint however each is cut further.
     """
 
     number: int = 0
