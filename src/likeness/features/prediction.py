@@ -66,8 +66,9 @@ class _Filling(pl.LightningModule):
 
     def predict_dataloader(self) -> Iterator[Batch]:
         try:
-            part = {**self.pace, "share": self.share, "shown": self.trainer.is_global_zero}
-            self.missing = self._held.enter_context(filling(self.extractor, self.table, self.keys, self.shelf, **part))
+            part, shown = self.share, self.trainer.is_global_zero
+            work = filling(self.extractor, self.table, self.keys, self.shelf, share=part, shown=shown, **self.pace)
+            self.missing = self._held.enter_context(work)
             self.started = time.monotonic()
             for batch in self.missing:
                 yield batch
