@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import logging
+import re
 import signal
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from likeness import app, assembly
-from likeness.config import checked, register
+from likeness.config import checked, composed, register
 from likeness.errors import LikenessError
 from likeness.features.datamodule import FeatureData
 from likeness.features.extraction import Features
@@ -258,8 +259,8 @@ def test_help_names_every_option_and_every_command():
         assert name in told.out
     told = called("--help")
     assert told.code == 0
-    assert "weights" in told.out
-    assert "project" in told.out
+    assert all(name in told.out for name in ("weights", "extract", "project"))
+    assert "shard=i/n" in called("extract", "--help").out
 
 
 @pytest.mark.parametrize("words", [[], ["projct"], ["weights"], ["weights", "convert"]])
@@ -279,6 +280,71 @@ def test_help_answers_before_anything_heavy_is_imported():
     assert "argparse" in told
     heavy = {"torch", "numpy", "sklearn", "matplotlib", "pytorch_lightning", "PIL", "hydra", "omegaconf", "rich"}
     assert heavy & set(told) == set()
+
+
+@pytest.mark.parametrize("text", ["2/2", "-1/2", "x", "1", "0/0", "1/2/3", "0.5/2", "0/1234567"])
+def test_what_is_no_share_is_refused(monkeypatch, text):
+    monkeypatch.setattr(assembly, "fill_store", lambda *_: pytest.fail("it was filled"))
+    done = called("extract", "data=folder", "data.root=none", f"shard={text}")
+    assert done.code == 78
+    assert f"shard: {text!r} is no share i/n with 0 ≤ i < n: of four these are 0/4, 1/4, 2/4 and 3/4" in done.err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["architecure=dense"], "Did you mean architecture?"),
+        (["data=folder"], "data.root: missing, give it with data.root=…"),
+        (["batch_size=0", "seed=-1"], "2 faults in the config."),
+        (["extraction.device=cpu"], "extraction.device: 'cpu' is not followed here: give trainer.accelerator"),
+        (["trainer.strategy=fsdp"], "trainer.strategy: 'fsdp' is not one of auto, ddp"),
+        (["shard=0/2", "shard=1/2"], "shard: given more than once"),
+    ],
+)
+def test_an_extraction_is_refused_as_training_is(words, told):
+    done = called("extract", *words)
+    assert done.code == 78
+    assert told in done.err
+
+
+def test_an_extraction_fills_the_store_for_training_and_does_nothing_else(run, tmp_path, monkeypatch):
+    """Of the options of a run as they are, its share alone; 36 pictures in all."""
+    monkeypatch.chdir(tmp_path)
+    words = ("data=folder", f"data.root={run.parent / 'photos'}", "paths.store=store", *SMALL, *QUICK)
+    done = called("extract", *words, "shard=1/2")
+    assert done.code == 0, done.err
+    first = re.fullmatch(
+        r"share 1/2: 0 rows found, (\d+) computed, 0 bad pictures, .+ pictures/s \(store\)\n", done.out
+    )
+    assert 0 < int(first[1]) < 36
+    rest = called("extract", *words).out
+    assert rest.startswith(f"share 0/1: {first[1]} rows found, {36 - int(first[1])} computed, 0 bad pictures")
+    config = checked(composed(words))
+    features = assembly.find_features(config, assembly.build_extractor(config))
+    assert (features.computed, features.reused) == (0, 36)
+    assert [path.name for path in tmp_path.iterdir()] == ["store"]
+
+
+def test_devices_that_slurm_has_no_tasks_for_are_refused(monkeypatch):
+    for name, value in (("NTASKS", "1"), ("JOB_NAME", "wrap"), ("PROCID", "0"), ("LOCALID", "0"), ("NODEID", "0")):
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    done = called("extract", "trainer.accelerator=cpu", "trainer.devices=2")
+    assert done.code == 78
+    assert "make 2 processes; this job of Slurm has 1." in done.err
+    assert "srun" in done.err
+
+
+def test_an_extraction_shows_its_options():
+    done = called("extract", "backbone=random", "--cfg", "job")
+    assert done.code == 0
+    assert yaml.safe_load(done.out)["backbone"]["weights"] == "random"
+
+
+def test_options_without_the_checkout_are_refused(monkeypatch, tmp_path):
+    monkeypatch.setattr("likeness.config.__file__", str(tmp_path / "src" / "likeness" / "config.py"))
+    done = called("extract")
+    assert done.code == 78
+    assert str(tmp_path / "conf") in done.err
 
 
 FACTS = {"network": "vgg16", "source": "places.h5", "digest": "ab12", "schema": "1"}

@@ -8,6 +8,7 @@ import json
 import logging
 import math
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -39,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     """A new subcommand is a function that adds its parser, with what it does as ``do``."""
     parser = argparse.ArgumentParser("likeness", description="What goes with train.py and evaluate.py.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_add_weights, _add_project, _add_sweep, _add_report, _add_sync):
+    for add in (_add_weights, _add_extract, _add_project, _add_sweep, _add_report, _add_sync):
         add(commands)
     return parser
 
@@ -176,6 +177,67 @@ class Option:
     told: str
     default: Any = None
     needed: bool = False
+
+
+def _share(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+    if not found or not int(found[1]) < int(found[2]):
+        raise ValueError(f"{text!r} is no share i/n with 0 ≤ i < n: of four these are 0/4, 1/4, 2/4 and 3/4")
+    return int(found[1]), int(found[2])
+
+
+_EXTRACT = (
+    Option("shard", _share, "i/n", "this command's share of the pictures; one command for each i from 0", (0, 1)),
+)
+
+
+def _add_extract(commands: Any) -> None:
+    told = """Fill the store of features, and nothing else. A later train.py computes only what is missing.
+
+All other options are those of train.py (its --help lists the groups); of these data, decoding, preprocessing, backbone,
+extraction and paths count, and trainer.accelerator, devices, num_nodes and strategy (auto or ddp).
+"""
+    parser = commands.add_parser(
+        "extract",
+        help="fill the store of features, on many GPUs or nodes",
+        description="\n".join([told, *_help(_EXTRACT)]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="likeness extract [shard=i/n] [NAME=VALUE ...]",
+    )
+    parser.add_argument("options", nargs="*", metavar="NAME=VALUE", help="as above")
+    parser.add_argument("--cfg", choices=("job",), help="show every option with its value, and end")
+    parser.set_defaults(do=_extract)
+
+
+def _extract(given: argparse.Namespace) -> None:
+    shares = [word for word in given.options if word.partition("=")[0] == "shard"]
+    number, of = options_of("extract", _EXTRACT, shares).shard
+
+    from omegaconf import OmegaConf
+
+    from likeness.config import checked, composed
+
+    cfg = composed([word for word in given.options if word not in shares])
+    if given.cfg:
+        sys.stdout.write(OmegaConf.to_yaml(cfg))
+        return
+    config = checked(cfg)
+
+    from likeness import assembly
+    from likeness.console import terminal
+
+    if done := assembly.fill_store(config, number, of):
+        terminal().print(filled_line(*done, number, of), soft_wrap=True, markup=False, highlight=False)
+
+
+def filled_line(filled: Any, store: Path, number: int, of: int) -> str:
+    """One line on what became of a share's pictures."""
+    rate = filled.computed / max(filled.seconds, 1e-9)
+    pace = f", {rate:,.0f} pictures/s" if rate >= 10 else f", {rate:.2g} pictures/s" if rate else ""
+    return (
+        f"share {number}/{of}: {filled.found} rows found, {filled.computed} computed, {filled.bad} bad pictures, "
+        f"{filled.seconds:.1f} s{pace} ({store})"
+    )
 
 
 _PROJECT = (

@@ -5,7 +5,7 @@ import logging
 import math
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from math import prod
@@ -28,6 +28,8 @@ from likeness.console import Advance, progress
 from likeness.errors import LikenessError
 from likeness.features.datamodule import TRAINING_SPLITS, Batch, FeatureData, Split
 from likeness.features.extraction import Cost, Extractor, Features, cost, extract
+from likeness.features.prediction import Filled, fill
+from likeness.features.store import Share
 from likeness.features.weights import not_fetching
 from likeness.files import canonical_json, write_json
 from likeness.heads.autoencoder import Autoencoder, codes_of, row_batches
@@ -60,6 +62,7 @@ _FOLDER = "likeness.images.folder.ImageFolder"
 _CARD = {"architecture", "scaling", "decoding", "preprocessing", "backbone", "data", "metric", "store", "fingerprint"}
 _CARD |= {"extractor", "feature_shape", "seed", "options"}
 _DEFAULT_STORE = "outputs/features"
+_OF_PROCESSES = ("_target_", "accelerator", "devices", "num_nodes", "strategy")  # of a trainer that only predicts
 _NOT_OF_A_SEED = ("chance", "frozen", "pca")  # the same for all heads of a job
 _PLAIN = str | int | float | bool | list | dict | None
 
@@ -120,8 +123,48 @@ def find_features(config: Config, extractor: Extractor) -> Features:
         on_bad_image=data.on_bad_image,
         mostly_white=data.mostly_white,
         memory_bytes=config["extraction"]["memory_gb"] * 1e9,
-        **_pace(config, extractor),
+        **_pace(config, extractor.device),
     )
+
+
+def fill_store(config: Config, number: int, of: int) -> tuple[Filled, Path] | None:
+    """``likeness extract``: compute what the store lacks of share ``number`` of ``of``, and where that is.
+
+    Of the trainer's options those of its processes count; features are float32 whatever its precision. None in all
+    processes but the first.
+
+    Raises:
+        LikenessError: CONFIG, and what ``extract`` raises.
+    """
+    configs.refuse(list(_fill_faults(config)))
+    trainer = _trainer({name: config["trainer"][name] for name in _OF_PROCESSES if name in config["trainer"]})
+    _refuse_other_tasks(trainer.num_devices * trainer.num_nodes)
+    extractor = build_extractor({**config, "extraction": {"device": "cpu"}})  # Lightning moves it
+    data, store = build(config["data"]), Path(config["paths"]["store"])
+    pace = _pace(config, trainer.strategy.root_device.type, trainer.num_devices)
+    filled = fill(
+        trainer, extractor, data.table(), store, share=Share(number, of), on_bad_image=data.on_bad_image, **pace
+    )
+    return (filled, store) if trainer.is_global_zero else None
+
+
+def _fill_faults(config: Config) -> Iterator[str]:
+    if (device := config["extraction"]["device"]) != "auto":
+        yield f"extraction.device: {device!r} is not followed here: give trainer.accelerator and trainer.devices"
+    if (strategy := config["trainer"].get("strategy", "auto")) not in ("auto", "ddp"):
+        yield f"trainer.strategy: {strategy!r} is not one of auto, ddp: each process looks with a whole network"
+
+
+def _refuse_other_tasks(processes: int) -> None:
+    """Within a job of Slurm its tasks are the processes, and nobody starts others."""
+    if processes > 1 and SLURMEnvironment.detect() and (tasks := SLURMEnvironment().world_size()) != processes:
+        raise LikenessError(
+            "CONFIG",
+            f"trainer.devices on trainer.num_nodes make {processes} processes; this job of Slurm has {tasks}.",
+            where="SLURM_NTASKS",
+            kept="Nothing was opened or computed yet.",
+            fix="Give the job a task a device (--ntasks-per-node=) and start this command with srun.",
+        )
 
 
 def extraction_cost(config: Config) -> Cost:
@@ -129,18 +172,18 @@ def extraction_cost(config: Config) -> Cost:
     try:
         with not_fetching():
             extractor = build_extractor(config)
-        return cost(
-            extractor, build(config["data"]).table(), Path(config["paths"]["store"]), **_pace(config, extractor)
-        )
+        table, store = build(config["data"]).table(), Path(config["paths"]["store"])
+        return cost(extractor, table, store, **_pace(config, extractor.device))
     except LikenessError as error:
         return Cost(str(config["backbone"]["name"]), fault=error)
 
 
-def _pace(config: Config, extractor: Extractor) -> dict[str, int]:
+def _pace(config: Config, device: str, processes: int = 1) -> dict[str, int]:
+    """Of one of so many processes of this machine."""
     options = config["extraction"]
     return {
-        "batch_size": options["batch_size"] or (32 if extractor.device == "cpu" else 256),
-        "workers": options["workers"] or os.cpu_count() or 1,
+        "batch_size": options["batch_size"] or (32 if device == "cpu" else 256),
+        "workers": options["workers"] or max(1, (os.cpu_count() or 1) // processes),
     }
 
 
@@ -224,22 +267,35 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def build_trainer(config: Config, folder: RunFolder) -> pl.Trainer:
     """Lightning's trainer: the journal first, then the trackers; checkpoints through one atomic writer."""
-    warnings.filterwarnings("ignore", message=r".isinstance\(treespec, LeafSpec\). is deprecated")  # Lightning's own
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # says on each start what this machine lacks
     callbacks = [build({**node, **_kept_in(node, folder.path)}) for node in config["callbacks"].values()]
-    slurm = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []  # who submitted it requeues
     add_trackers(config, folder)
-    return build(
+    return _trainer(
         config["trainer"],
         logger=folder.loggers,
         callbacks=[*callbacks, EpochProgress()],
-        plugins=[checkpoint.AtomicCheckpointIO(), *slurm],
+        plugins=[checkpoint.AtomicCheckpointIO()],
         enable_checkpointing=any(isinstance(callback, Checkpoint) for callback in callbacks),
-        enable_progress_bar=False,
-        enable_model_summary=False,
         num_sanity_val_steps=0,
         log_every_n_steps=1,
+    )
+
+
+def _trainer(
+    node: Config, *, logger: Any = False, plugins: Sequence[Any] = (), enable_checkpointing: bool = False, **own: Any
+) -> pl.Trainer:
+    """Lightning's trainer, without what it shows and keeps of itself."""
+    warnings.filterwarnings("ignore", message=r".isinstance\(treespec, LeafSpec\). is deprecated")  # Lightning's own
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # says on each start what this machine lacks
+    slurm = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []  # who submitted it requeues
+    return build(
+        node,
+        logger=logger,
+        plugins=[*plugins, *slurm],
+        enable_checkpointing=enable_checkpointing,
+        enable_progress_bar=False,
+        enable_model_summary=False,
         use_distributed_sampler=False,
+        **own,
     )
 
 

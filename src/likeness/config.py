@@ -7,11 +7,13 @@ import importlib
 import inspect
 import pkgutil
 import typing
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
+from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.errors import OverrideParseException
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -189,6 +191,27 @@ def register() -> None:
     store = ConfigStore.instance()
     store.store(name="train_schema", node=Train)
     store.store(name="evaluate_schema", node=Evaluate)
+
+
+def composed(words: Sequence[str]) -> DictConfig:
+    """What ``train.py`` would be told by these words of its command line, without its run: so without trackers.
+
+    Raises:
+        LikenessError: CONFIG where the package was installed without the checkout's ``conf``.
+    """
+    folder = Path(__file__).parents[2] / "conf"
+    if not (folder / "train.yaml").is_file():
+        raise LikenessError(
+            "CONFIG",
+            "the options of train.py are not beside this package.",
+            where=str(folder),
+            fix="Install likeness from its checkout with pip install -e .",
+        )
+    register()
+    with initialize_config_dir(str(folder), version_base="1.3"):
+        cfg = compose("train", list(words))
+    cfg.logger = {}
+    return cfg
 
 
 def checked(cfg: DictConfig) -> dict[str, Any]:

@@ -1,9 +1,12 @@
 import hashlib
+import itertools
 import logging
 import multiprocessing
 import os
 import socket
+import threading
 import time
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +16,7 @@ from safetensors.numpy import load_file
 
 from likeness.errors import LikenessError
 from likeness.features import store as stores
-from likeness.features.store import MappedRows, Shelf
+from likeness.features.store import WHOLE, MappedRows, Share, Shelf
 
 IDENTITY = {"backbone": {"network": "x", "weights": "abc"}, "dtype": "float32"}
 
@@ -144,6 +147,63 @@ def test_who_waits_says_for_whom(tmp_path, monkeypatch, caplog):
         time.sleep(0.01)
     with Shelf(tmp_path, IDENTITY).filling():
         assert f"pid {holder.pid}" in caplog.text
+    holder.join()
+
+
+@pytest.mark.parametrize("of", [1, 2, 3, 7, 16, 1000])
+def test_every_picture_is_in_one_share_and_its_content_says_in_which(of):
+    """Against Python's integers: the first four bytes as a place from 0 to 1."""
+    keys = keys_of(*map(str, range(300)))
+    place = [int.from_bytes(key[:4].tobytes(), "big") * of // 2**32 for key in keys]
+    held = np.stack([Share(number, of).holds(keys) for number in range(of)])
+    assert held.sum(0).tolist() == [1] * 300
+    assert held.argmax(0).tolist() == place
+
+
+def test_the_shares_of_a_share_are_the_share():
+    keys = keys_of(*map(str, range(300)))
+    for of, parts in itertools.product((1, 2, 5), (1, 2, 3)):
+        share = Share(of - 1, of)
+        held = np.stack([share.part(number, parts).holds(keys) for number in range(parts)])
+        assert (held.sum(0) == share.holds(keys)).all()
+
+
+def test_shares_overlap_where_their_ranges_do():
+    shares = [Share(number, of) for of in range(1, 7) for number in range(of)]
+    for one, other in itertools.product(shares, shares):
+        start = max(Fraction(one.number, one.of), Fraction(other.number, other.of))
+        end = min(Fraction(one.number + 1, one.of), Fraction(other.number + 1, other.of))
+        assert one.overlaps(other) == (start < end)
+
+
+def _hold_share(folder: Path, share: Share) -> None:
+    with Shelf(folder, IDENTITY).filling(share):
+        (folder / "held").touch()
+        while not (folder / "go").exists():
+            time.sleep(0.01)
+        (folder / "over").touch()
+
+
+@pytest.mark.parametrize("share", [WHOLE, Share(1, 2), Share(1, 3), Share(3, 4)])
+def test_who_fills_waits_for_the_shares_that_overlap_and_for_no_other(tmp_path, monkeypatch, caplog, share):
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(stores, "_SECONDS_BETWEEN_WAITING_LINES", 0.1)
+    holder = multiprocessing.get_context("fork").Process(target=_hold_share, args=(tmp_path, Share(1, 2)))
+    holder.start()
+    while not (tmp_path / "held").exists():
+        assert holder.is_alive()
+        time.sleep(0.01)
+    with Shelf(tmp_path, IDENTITY).filling(Share(0, 6)), Shelf(tmp_path, IDENTITY).filling(Share(1, 4)):
+        assert "waiting" not in caplog.text
+
+    def go_when_waited_for() -> None:
+        while f"pid {holder.pid}" not in caplog.text:
+            time.sleep(0.01)
+        (tmp_path / "go").touch()
+
+    threading.Thread(target=go_when_waited_for, daemon=True).start()
+    with Shelf(tmp_path, IDENTITY).filling(share):
+        assert (tmp_path / "over").exists()
     holder.join()
 
 

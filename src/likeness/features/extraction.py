@@ -4,20 +4,21 @@ import hashlib
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32, Int, UInt8
 from torch import Tensor
 
 from likeness.console import progress
 from likeness.errors import LikenessError, listed
-from likeness.features.store import Rows, Shelf, row_bytes
+from likeness.features.store import WHOLE, Rows, Share, Shelf, row_bytes
 from likeness.files import digest
 from likeness.images.decoding import BadImage, Decoder, white_share
 from likeness.images.folder import ImageTable, digests, report_duplicates
@@ -162,11 +163,15 @@ def extract(
     keys = digests(table.files(), workers)
     report_duplicates(table, keys)
     shelf = Shelf(store, extractor.identity())
-    computed, bad = _complete(extractor, table, keys, shelf, batch_size, workers)
-    if bad:
-        _decide(bad, table, shelf, on_bad_image)
+    with filling(extractor, table, keys, shelf, batch_size, workers) as missing:
+        for batch in missing:
+            missing.keep(batch, extractor(batch.pixels))
+    missing.refuse_unusable()
+    bad, computed = missing.bad, missing.writer.written
+    shelf.refresh()
+    decide(bad, len(table), table, shelf, on_bad_image)
     good = np.setdiff1d(np.arange(len(table)), list(bad))
-    if _whole(shelf, keys[good]).any():
+    if _lacking(shelf, keys[good]).any():
         raise LikenessError(
             "DISK",
             "rows that were written a moment ago fail their checksum.",
@@ -246,32 +251,119 @@ def _seconds_a_picture(
     return spent / seen if seen else None
 
 
-def _complete(
-    extractor: Extractor, table: ImageTable, keys: np.ndarray, shelf: Shelf, batch_size: int, workers: int
-) -> tuple[int, dict[int, Bad]]:
-    """Compute what the shelf lacks; how many pictures the network saw, and the bad ones by position."""
+class Batch(NamedTuple):
+    """Usable pictures: their positions in the table, pixels and shares of white."""
+
+    positions: Int[np.ndarray, " b"]
+    pixels: UInt8[Tensor, "b s s 3"]
+    white: Float32[np.ndarray, " b"]
+
+
+class Missing:
+    """The pictures of a share that the shelf lacks: whoever iterates gets them decoded, and gives back their features.
+
+    Args:
+        wanted: Positions in the table; copies are looked at once.
+        shown: Whether progress is.
+    """
+
+    def __init__(
+        self,
+        extractor: Extractor,
+        table: ImageTable,
+        keys: UInt8[np.ndarray, "n 32"],
+        shelf: Shelf,
+        wanted: Int[np.ndarray, " m"],
+        batch_size: int,
+        workers: int,
+        shown: bool = True,
+    ) -> None:
+        self.extractor, self.table, self.keys, self.wanted = extractor, table, keys, wanted
+        self.first = _first_of_each(keys, wanted)
+        self.batch_size, self.workers, self.shown = batch_size, workers, shown
+        self.writer = _Writer(shelf, keys)
+        self._notes: Counter[str] = Counter()
+        self._bad: dict[int, Bad] = {}
+        self._changed: list[int] = []
+
+    def __iter__(self) -> Iterator[Batch]:
+        size = self.batch_size
+        prepared = _prepared(self.extractor, self.table, self.keys, self.first, self.workers, 4 * size)
+        with progress("features", len(self.first)) if self.shown else nullcontext(_unseen) as advance:
+            for items in _batches(prepared, size):
+                self._bad |= {item.row: _described(item.bad, item.row, self.table) for item in items if item.bad}
+                self._changed += [item.row for item in items if item.changed]
+                if good := [item for item in items if item.pixels is not None]:
+                    self._notes.update(note for item in good for note in item.notes)
+                    yield _stacked(good)
+                advance(len(items))
+
+    def keep(self, batch: Batch, features: Float32[Tensor, "b ..."]) -> None:
+        """Take the features of a batch into the store.
+
+        Raises:
+            LikenessError: DISK, STORE-PERM.
+        """
+        self.writer.add(batch.positions, features.cpu().numpy(), batch.white)
+
+    def refuse_unusable(self) -> None:
+        """Raises DATA-CHANGED or NAN for pictures that gave no feature and are not merely bad."""
+        for note, count in sorted(self._notes.items()):
+            log.info("%d pictures: %s", count, note)
+        _refuse_changed(self._changed, self.table, self.writer.shelf, self.writer.written)
+        _refuse_non_finite(self.writer, self.table)
+
+    @property
+    def bad(self) -> dict[int, Bad]:
+        """By position; a copy of a bad picture is bad."""
+        same_bytes = {self.keys[index].tobytes(): fault for index, fault in self._bad.items()}
+        found = {index: same_bytes.get(self.keys[index].tobytes()) for index in self.wanted.tolist()}
+        return {index: replace(bad, path=str(self.table.paths[index])) for index, bad in found.items() if bad}
+
+
+def _unseen(count: int = 1) -> None:
+    """Progress that nobody is shown."""
+
+
+def _stacked(good: list[_Prepared]) -> Batch:
+    return Batch(
+        np.array([item.row for item in good]),
+        torch.from_numpy(np.stack([item.pixels for item in good if item.pixels is not None])),
+        np.array([item.white for item in good], np.float32),
+    )
+
+
+@contextmanager
+def filling(
+    extractor: Extractor,
+    table: ImageTable,
+    keys: UInt8[np.ndarray, "n 32"],
+    shelf: Shelf,
+    batch_size: int,
+    workers: int,
+    share: Share = WHOLE,
+    shown: bool = True,
+) -> Iterator[Missing]:
+    """What a share lacks, to be looked at here and by nobody else meanwhile; all that is kept is on disk at the end.
+
+    Raises:
+        LikenessError: DISK when the rows will not fit.
+    """
+    mine = np.flatnonzero(share.holds(keys))
     shelf.refresh()
-    before = _whole(shelf, keys)
-    if not before.any():
-        return 0, {}
-    with shelf.filling():
-        shelf.refresh()
-        missing = _whole(shelf, keys)
-        first = _first_of_each(keys, np.flatnonzero(missing))
-        bad: dict[int, Bad] = {}
-        if len(first):
-            shelf.refuse_full_disk(len(first), extractor.feature_shape())
-            bad = _compute(extractor, table, keys, first, shelf, batch_size, workers)
-        shelf.refresh()
-    computed = len(first) - len(bad)
-    same_bytes = {keys[index].tobytes(): fault for index, fault in bad.items()}
-    for index in np.flatnonzero(missing).tolist():
-        if fault := same_bytes.get(keys[index].tobytes()):
-            bad[index] = Bad(str(table.paths[index]), fault.label, fault.code, fault.cause)
-    return computed, bad
+    with ExitStack() as held:
+        if len(wanted := mine[_lacking(shelf, keys[mine])]):
+            held.enter_context(shelf.filling(share))
+            shelf.refresh()
+            wanted = mine[_lacking(shelf, keys[mine])]
+        work = Missing(extractor, table, keys, shelf, wanted, batch_size, workers, shown)
+        if len(work.first):
+            shelf.refuse_full_disk(len(work.first), extractor.feature_shape())
+        held.callback(work.writer.flush)
+        yield work
 
 
-def _whole(shelf: Shelf, keys: np.ndarray) -> np.ndarray:
+def _lacking(shelf: Shelf, keys: np.ndarray) -> np.ndarray:
     """Which rows are missing, damaged shards counted as absent."""
     while not shelf.verify(places := shelf.find(keys)):
         pass
@@ -281,36 +373,6 @@ def _whole(shelf: Shelf, keys: np.ndarray) -> np.ndarray:
 def _first_of_each(keys: np.ndarray, among: np.ndarray) -> np.ndarray:
     """The first position of each distinct picture, so that copies are shown to the network once."""
     return among[np.sort(np.unique(keys[among], axis=0, return_index=True)[1])]
-
-
-def _compute(
-    extractor: Extractor, table: ImageTable, keys: np.ndarray, wanted: np.ndarray, shelf: Shelf, size: int, workers: int
-) -> dict[int, Bad]:
-    writer = _Writer(shelf, keys)
-    notes: Counter[str] = Counter()
-    bad: dict[int, Bad] = {}
-    changed: list[int] = []
-    try:
-        with progress("features", len(wanted)) as advance:
-            for batch in _batches(_prepared(extractor, table, keys, wanted, workers, 4 * size), size):
-                good = [item for item in batch if item.pixels is not None]
-                bad |= {item.row: _described(item.bad, item.row, table) for item in batch if item.bad}
-                changed += [item.row for item in batch if item.changed]
-                notes.update(note for item in good for note in item.notes)
-                if good:
-                    rows = extractor(
-                        torch.from_numpy(np.stack([item.pixels for item in good if item.pixels is not None]))
-                    )
-                    white = np.array([item.white for item in good], np.float32)
-                    writer.add(np.array([item.row for item in good]), rows.cpu().numpy(), white)
-                advance(len(batch))
-    finally:
-        writer.flush()
-    for note, count in sorted(notes.items()):
-        log.info("%d pictures: %s", count, note)
-    _refuse_changed(changed, table, shelf, writer.written)
-    _refuse_non_finite(writer, table)
-    return bad
 
 
 def _prepared(
@@ -361,19 +423,22 @@ def _described(fault: BadImage, index: int, table: ImageTable) -> Bad:
     return Bad(str(table.paths[index]), label, fault.code, fault.cause)
 
 
-def _decide(bad: dict[int, Bad], table: ImageTable, shelf: Shelf, on_bad_image: str) -> None:
+def decide(bad: Mapping[int, Bad], of: int, table: ImageTable, shelf: Shelf, on_bad_image: str) -> None:
+    """Name the bad ones ``of`` so many pictures, and go on or refuse to (IMG-BAD) as ``on_bad_image`` says."""
+    if not bad:
+        return
     lines = [
         f"{table.root / fault.path}  (class {fault.label!r}): [{fault.code}] {fault.cause}" for fault in bad.values()
     ]
     if on_bad_image == "quarantine":
-        log.warning("[IMG-BAD] going on without %d of %d pictures:\n%s", len(bad), len(table), listed(lines))
+        log.warning("[IMG-BAD] going on without %d of %d pictures:\n%s", len(bad), of, listed(lines))
         return
     raise LikenessError(
         "IMG-BAD",
-        f"{len(bad)} of {len(table)} pictures could not be used.",
+        f"{len(bad)} of {of} pictures could not be used.",
         where=listed(lines, 50),
         cause=", ".join(f"{count} × {code}" for code, count in sorted(Counter(f.code for f in bad.values()).items())),
-        kept=f"{len(table) - len(bad)} finished features in {shelf.folder}; nothing to redo",
+        kept=f"{of - len(bad)} finished features in {shelf.folder}; nothing to redo",
         fix="Mend or remove the files, or run again with data.on_bad_image=quarantine to go on without them.",
     )
 

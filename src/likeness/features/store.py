@@ -3,8 +3,8 @@
 A shard is a safetensors file with ``features [n, ...]`` float32, ``keys [n, 32]`` (the SHA-256 of each picture's
 bytes) and ``white [n]`` (share of white pixels). Its header holds the SHA-256 of each tensor, and its name is the
 SHA-256 of the header: so every byte is covered, keys can be trusted before the rows are read, and rows are verified
-when a process first reads them. There is no index to corrupt: readers list the folder. Nothing depends on the lock;
-it only keeps two jobs from computing the same rows.
+when a process first reads them. There is no index to corrupt: readers list the folder. Nothing depends on the locks;
+they only keep two jobs from computing the same rows.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
-from jaxtyping import Float, Float32, Int, Shaped, UInt8
+from jaxtyping import Bool, Float, Float32, Int, Shaped, UInt8
 from safetensors.numpy import save
 from torch import Tensor
 
@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 SCHEMA = 1
 _NAME = re.compile(r"shard-([0-9a-f]{64})\.safetensors")
+_LOCK_OF_A_SHARE = re.compile(r"\.lock-(\d+)-of-(\d+)")
 _LARGEST_HEADER = 1 << 20
 _SECONDS_BETWEEN_WAITING_LINES = 10.0
 _TYPES: dict[str, np.dtype] = {"F32": np.dtype("<f4"), "U8": np.dtype("u1")}
@@ -112,6 +113,36 @@ def _gather(maps: list[np.ndarray], shards: np.ndarray, rows: np.ndarray) -> Flo
         here = np.flatnonzero(shards == shard)
         gathered[here] = maps[shard][rows[here]]
     return torch.from_numpy(gathered)
+
+
+@dataclass(frozen=True)
+class Share:
+    """Part ``number`` of ``of`` equal parts of all pictures, cut by their bytes: the same on every machine.
+
+    A part of a part is one of the whole, so that disjoint shares stay disjoint however each is cut further.
+    """
+
+    number: int = 0
+    of: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.number}-of-{self.of}"
+
+    def part(self, number: int, of: int) -> "Share":
+        return Share(self.number * of + number, self.of * of)
+
+    def holds(self, digests: UInt8[np.ndarray, "n 32"]) -> Bool[np.ndarray, " n"]:
+        """Which of these pictures are in the share."""
+        place = np.ascontiguousarray(digests[:, :4]).view(">u4")[:, 0].astype(np.uint64)  # of 2 ** 32
+        return (place * np.uint64(self.of)) >> np.uint64(32) == self.number
+
+    def overlaps(self, other: "Share") -> bool:
+        """Whether a picture can be in both."""
+        starts, ends = self.number * other.of, (self.number + 1) * other.of
+        return starts < (other.number + 1) * self.of and other.number * self.of < ends
+
+
+WHOLE = Share()
 
 
 class Shelf:
@@ -218,29 +249,45 @@ class Shelf:
         write_atomic(self.folder / f"shard-{hashlib.sha256(data[: _header_end(data)]).hexdigest()}.safetensors", data)
 
     @contextmanager
-    def filling(self) -> Iterator[None]:
-        """Hold the shelf's lock; while another process holds it, wait and say every 10 s who does.
+    def filling(self, share: Share = WHOLE) -> Iterator[None]:
+        """Hold a share: while another process fills one that overlaps it, wait and say every 10 s who does.
+
+        ``.lock`` is held while a process waits for those before it and takes its own share's lock, never while it
+        computes; nobody waits for ``.lock`` holding another, so that all get their turn.
 
         A file system without working locks is warned of and gone without: some rows may then be computed twice.
         """
         with explained(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.folder / ".lock", timeout=_SECONDS_BETWEEN_WAITING_LINES)
-        holder = self.folder / ".holder"
-        started = time.monotonic()
-        while True:
+        with ExitStack() as held:
             try:
-                lock.acquire()
-                break
-            except Timeout:
-                who = holder.read_text() if holder.exists() else "another process"
-                log.info("waiting for features (%s is computing them, %.0f s)", who, time.monotonic() - started)
+                with self._locked(""):
+                    for other in self._overlapping(share):
+                        with self._locked(f"-{other}"):
+                            pass
+                    held.enter_context(self._locked(f"-{share}"))
             except (OSError, NotImplementedError) as error:
                 log.warning("[LOCK] no working lock in %s (%s): some work may be done twice", self.folder, error)
-                break
-        try:
             if stale := sweep_temporary(self.folder):
                 log.info("removed %d stale temporary files", stale)
+            yield
+
+    def _overlapping(self, share: Share) -> list[Share]:
+        """The shares that were ever filled here and that overlap this one; whose lock is free is done or dead."""
+        named = [_LOCK_OF_A_SHARE.fullmatch(path.name) for path in sorted(self.folder.glob(".lock-*"))]
+        return [other for match in named if match and share.overlaps(other := Share(int(match[1]), int(match[2])))]
+
+    @contextmanager
+    def _locked(self, name: str) -> Iterator[None]:
+        lock = FileLock(self.folder / f".lock{name}", timeout=_SECONDS_BETWEEN_WAITING_LINES)
+        holder = self.folder / f".holder{name}"
+        started = time.monotonic()
+        while not lock.is_locked:
+            try:
+                lock.acquire()
+            except Timeout:
+                log.info("waiting for features (%s comes first, %.0f s)", _who(holder), time.monotonic() - started)
+        try:
             with explained(holder):
                 holder.write_text(f"{socket.gethostname()} pid {os.getpid()}")
             yield
@@ -261,6 +308,13 @@ class Shelf:
                 kept="Every row that is in the store.",
                 fix="Free some space, or move the store with paths.store= or LIKENESS_STORE.",
             )
+
+
+def _who(holder: Path) -> str:
+    try:
+        return holder.read_text()
+    except OSError:  # it has let go, or has only just begun
+        return "another process"
 
 
 def row_bytes(shape: tuple[int, ...]) -> int:
