@@ -225,6 +225,7 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
 def build_trainer(config: Config, folder: RunFolder) -> pl.Trainer:
     """Lightning's trainer: the journal first, then the trackers; checkpoints through one atomic writer."""
     warnings.filterwarnings("ignore", message=r".isinstance\(treespec, LeafSpec\). is deprecated")  # Lightning's own
+    warnings.filterwarnings("ignore", message="The .srun. command is available")  # of each run beside a Slurm
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # says on each start what this machine lacks
     callbacks = [build({**node, **_kept_in(node, folder.path)}) for node in config["callbacks"].values()]
     slurm = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []  # who submitted it requeues
