@@ -47,9 +47,10 @@ from likeness.retrieval.metric import Scores, SimilarityRetrieval, score
 from likeness.retrieval.significance import Interval
 from likeness.runs import checkpoint, trackers
 from likeness.runs.callbacks import EpochProgress
-from likeness.runs.folder import RunFolder, read_state
+from likeness.runs.folder import RunFolder
 from likeness.runs.identity import columns, git_revision, short_name
 from likeness.runs.journal import epochs, read
+from likeness.runs.sweep import read_status
 
 log = logging.getLogger(__name__)
 
@@ -808,7 +809,7 @@ def checkpoint_path(config: Config) -> Path:
     if config["checkpoint"] is not None:
         return Path(config["checkpoint"])
     path = Path(config["run"]) / "checkpoints" / "best.ckpt"
-    if path.exists() and (state := read_state(path.parents[1])) != "done":
+    if path.exists() and (state := read_status(path.parents[1]).get("state", "unknown")) != "done":
         log.warning("[RUN-MISSING] this run is %s, not done: its checkpoint is not its last word", state)
     if not path.exists():
         raise LikenessError(
