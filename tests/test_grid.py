@@ -7,14 +7,18 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import small_app
 from helpers import ROOT, draw_striped
+from hydra.core.utils import JobReturn
 from rich.console import Console
 
+from hydra_plugins import likeness_launchers
 from likeness import app, grid
 from likeness.errors import LikenessError
 from likeness.features.extraction import Cost
@@ -153,6 +157,22 @@ def test_a_killed_worker_hides_no_other_job(place, launcher):
     assert "lost: gone without a word" in done.stdout
     share = str(max(os.cpu_count() // 2, 1)) if launcher == "joblib" else "None"
     assert {line.split()[1] for line in (place / "ran.txt").read_text().splitlines()} == {share}
+
+
+def test_what_hydra_makes_of_a_job_does_not_pile_up_in_the_parent(monkeypatch):
+    """It holds the job's whole config; of one process, which is the parent, each is gone before the next is made."""
+
+    def execute(number, overrides, *rest):
+        seen.append((number, overrides, sum(made() is not None for made in returns)))
+        returns.append(weakref.ref(returned := JobReturn()))
+        return returned
+
+    core = pytest.importorskip("hydra_plugins.hydra_joblib_launcher._core")
+    seen, returns = [], []
+    monkeypatch.setattr(core, "execute_job", execute)
+    launcher = likeness_launchers.Joblib(n_jobs=1)
+    launcher._start([SimpleNamespace(number=number, overrides=[f"seed={number}"]) for number in (3, 5, 9)])
+    assert seen == [(3, ["seed=3"], 0), (5, ["seed=5"], 0), (9, ["seed=9"], 0)]
 
 
 def test_a_search_goes_on_after_a_failed_trial_and_finds_its_trials_again(place):
