@@ -45,7 +45,7 @@ from likeness.reports.summary import flat_summary
 from likeness.retrieval.comparison import compare, compare_seeds
 from likeness.retrieval.metric import Scores, SimilarityRetrieval, score
 from likeness.retrieval.significance import Interval
-from likeness.runs import checkpoint, trackers
+from likeness.runs import checkpoint, preemption, trackers
 from likeness.runs.callbacks import EpochProgress
 from likeness.runs.folder import RunFolder
 from likeness.runs.identity import columns, git_revision, short_name
@@ -121,6 +121,7 @@ def find_features(config: Config, extractor: Extractor) -> Features:
         on_bad_image=data.on_bad_image,
         mostly_white=data.mostly_white,
         memory_bytes=config["extraction"]["memory_gb"] * 1e9,
+        undisturbed=preemption.undisturbed,
         **_pace(config, extractor),
     )
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from likeness.runs import preemption
-from likeness.runs.preemption import SIGNALS, Preempted, asked, deferred, hand_on, listening
+from likeness.runs.preemption import SIGNALS, Preempted, asked, deferred, hand_on, listening, undisturbed
 
 
 @pytest.mark.parametrize("sent", SIGNALS)
@@ -34,6 +34,29 @@ def test_deferring_takes_a_signal_back_from_whoever_took_it_meanwhile():
         with deferred():
             signal.raise_signal(signal.SIGTERM)
             assert asked() == signal.SIGTERM
+
+
+def test_what_is_undisturbed_ends_before_a_signal_is_answered_and_later_ones_change_nothing():
+    def work(sent):
+        with undisturbed():
+            signal.raise_signal(sent)
+            done.append(sent)
+
+    done = []
+    with listening():
+        with pytest.raises(Preempted) as end:
+            work(signal.SIGUSR1)
+        assert (done, end.value.sent, end.value.step) == ([signal.SIGUSR1], signal.SIGUSR1, None)
+        work(signal.SIGTERM)  # as when rows are written on the way out
+    assert done == [signal.SIGUSR1, signal.SIGTERM]
+
+
+def test_a_fault_in_what_is_undisturbed_is_told_and_the_next_signal_is_answered_at_once():
+    with listening():
+        with pytest.raises(OSError, match="full"), undisturbed():
+            raise OSError("full")
+        with pytest.raises(Preempted):
+            signal.raise_signal(signal.SIGTERM)
 
 
 def test_earlier_handlers_stand_again_afterwards():

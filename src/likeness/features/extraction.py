@@ -4,8 +4,9 @@ import hashlib
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -29,6 +30,8 @@ _SHARD_BYTES = 32 << 20
 _SECONDS_A_SHARD = 5.0
 _LARGEST_BATCH_TIMED, _BATCHES_TIMED = 16, 4
 _SECONDS_TO_TIME = 10.0
+
+Undisturbed = Callable[[], AbstractContextManager[None]]
 
 
 @runtime_checkable
@@ -147,6 +150,7 @@ def extract(
     batch_size: int = 64,
     workers: int = 2,
     memory_bytes: float | int = np.inf,
+    undisturbed: Undisturbed = nullcontext,
 ) -> Features:
     """The features of a table of pictures: those in the store are read, the others computed and kept.
 
@@ -155,6 +159,7 @@ def extract(
             without the bad ones.
         mostly_white: Pictures with a larger share of pure white pixels are left out (plans and maps); None keeps all.
         memory_bytes: Above this the rows stay on disk, memory-mapped.
+        undisturbed: Within it the network looks at a batch and its rows are kept: who ends the process waits for that.
 
     Raises:
         LikenessError: IMG-BAD, DATA-CHANGED, NAN, DISK; whatever was computed stays in the store.
@@ -162,7 +167,7 @@ def extract(
     keys = digests(table.files(), workers)
     report_duplicates(table, keys)
     shelf = Shelf(store, extractor.identity())
-    computed, bad = _complete(extractor, table, keys, shelf, batch_size, workers)
+    computed, bad = _complete(extractor, table, keys, shelf, batch_size, workers, undisturbed)
     if bad:
         _decide(bad, table, shelf, on_bad_image)
     good = np.setdiff1d(np.arange(len(table)), list(bad))
@@ -247,7 +252,13 @@ def _seconds_a_picture(
 
 
 def _complete(
-    extractor: Extractor, table: ImageTable, keys: np.ndarray, shelf: Shelf, batch_size: int, workers: int
+    extractor: Extractor,
+    table: ImageTable,
+    keys: np.ndarray,
+    shelf: Shelf,
+    batch_size: int,
+    workers: int,
+    undisturbed: Undisturbed,
 ) -> tuple[int, dict[int, Bad]]:
     """Compute what the shelf lacks; how many pictures the network saw, and the bad ones by position."""
     shelf.refresh()
@@ -261,7 +272,7 @@ def _complete(
         bad: dict[int, Bad] = {}
         if len(first):
             shelf.refuse_full_disk(len(first), extractor.feature_shape())
-            bad = _compute(extractor, table, keys, first, shelf, batch_size, workers)
+            bad = _compute(extractor, table, keys, first, shelf, batch_size, workers, undisturbed)
         shelf.refresh()
     computed = len(first) - len(bad)
     same_bytes = {keys[index].tobytes(): fault for index, fault in bad.items()}
@@ -284,7 +295,14 @@ def _first_of_each(keys: np.ndarray, among: np.ndarray) -> np.ndarray:
 
 
 def _compute(
-    extractor: Extractor, table: ImageTable, keys: np.ndarray, wanted: np.ndarray, shelf: Shelf, size: int, workers: int
+    extractor: Extractor,
+    table: ImageTable,
+    keys: np.ndarray,
+    wanted: np.ndarray,
+    shelf: Shelf,
+    size: int,
+    workers: int,
+    undisturbed: Undisturbed,
 ) -> dict[int, Bad]:
     writer = _Writer(shelf, keys)
     notes: Counter[str] = Counter()
@@ -298,14 +316,14 @@ def _compute(
                 changed += [item.row for item in batch if item.changed]
                 notes.update(note for item in good for note in item.notes)
                 if good:
-                    rows = extractor(
-                        torch.from_numpy(np.stack([item.pixels for item in good if item.pixels is not None]))
-                    )
+                    pixels = torch.from_numpy(np.stack([item.pixels for item in good if item.pixels is not None]))
                     white = np.array([item.white for item in good], np.float32)
-                    writer.add(np.array([item.row for item in good]), rows.cpu().numpy(), white)
+                    with undisturbed():
+                        writer.add(np.array([item.row for item in good]), extractor(pixels).cpu().numpy(), white)
                 advance(len(batch))
     finally:
-        writer.flush()
+        with undisturbed():
+            writer.flush()
     for note, count in sorted(notes.items()):
         log.info("%d pictures: %s", count, note)
     _refuse_changed(changed, table, shelf, writer.written)
