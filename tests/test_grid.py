@@ -19,10 +19,11 @@ from hydra.core.utils import JobReturn
 from rich.console import Console
 
 from hydra_plugins import likeness_launchers
-from likeness import app, grid
+from likeness import app, assembly, grid
 from likeness.errors import LikenessError
 from likeness.features.extraction import Cost
 from likeness.reports.dry_run import dry_run_table
+from likeness.runs import preemption
 
 
 def call(place: Path, *overrides: str, script: str = "app.py", timeout: float = 120) -> subprocess.CompletedProcess:
@@ -229,6 +230,22 @@ def test_features_are_extracted_once_over_two_extractors_before_the_jobs_start(t
     assert done.stderr.index("36 computed") < done.stderr.index("#0 : ")
     assert computed == {"36": 2, "0": 4}
     assert Counter(status["state"] for status in statuses(tmp_path).values()) == {"done": 2, "failed": 2}
+
+
+def test_a_signal_while_a_grid_is_extracted_waits_for_the_batch(monkeypatch):
+    def find(config, extractor):
+        with preemption.undisturbed():
+            signal.raise_signal(signal.SIGTERM)
+            kept.append(extractor)
+        pytest.fail("the signal was not answered")
+
+    kept = []
+    monkeypatch.setattr(grid, "distinct_extractors", lambda jobs: [({}, 1)])
+    monkeypatch.setattr(assembly, "build_extractor", lambda config: "a batch")
+    monkeypatch.setattr(assembly, "find_features", find)
+    with pytest.raises(preemption.Preempted, match="features and checkpoints are kept"):
+        grid.extract_once([])
+    assert kept == ["a batch"]
 
 
 def test_what_cannot_be_costed_is_told_in_full():
