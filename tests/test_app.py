@@ -1,14 +1,11 @@
 """The ``likeness`` command: its options, its refusals, and maps of a small run from end to end."""
 
 import csv
-import io
 import json
 import logging
 import re
-import signal
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from helpers import ROOT, draw_striped
+from helpers import ROOT, called, draw_striped
 from hydra import compose, initialize_config_dir
 from PIL import Image
 from safetensors.numpy import save_file
@@ -39,21 +36,6 @@ SMALL = (
     "architecture.widths=[6]",
 )
 QUICK = ("trainer.max_epochs=2", "trainer.accelerator=cpu", "batch_size=8", "logger=none")
-
-
-def called(*words: object) -> SimpleNamespace:
-    """What the command does in this process: exit code, stdout and stderr."""
-    code, out, err = 0, io.StringIO(), io.StringIO()
-    terminated = signal.getsignal(signal.SIGTERM)
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setenv("HYDRA_FULL_ERROR", "1")
-        try:
-            app.main([str(word) for word in words])
-        except SystemExit as left:
-            code = left.code
-        finally:
-            signal.signal(signal.SIGTERM, terminated)
-    return SimpleNamespace(code=code, out=out.getvalue(), err=err.getvalue())
 
 
 def trained(place: Path, *overrides: str) -> Path:

@@ -1,5 +1,7 @@
 """Every option trains: composed, checked, assembled, fitted for an epoch on drawn features, scored."""
 
+import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -107,3 +109,14 @@ def test_the_same_seed_gives_the_same_numbers_whatever_ran_before(tmp_path):
         assembly.fit(assembly.build_trainer(config, folder), module, data, folder)
         states.append(module.state_dict())
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_a_run_beside_a_slurm_is_not_told_to_use_srun(tmp_path, monkeypatch):
+    (tmp_path / "srun").touch(mode=0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    register()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = checked(compose("train", ["logger=none", "trainer.accelerator=cpu"]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assembly.build_trainer(config, RunFolder(tmp_path, config))

@@ -7,18 +7,23 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import small_app
 from helpers import ROOT, draw_striped
+from hydra.core.utils import JobReturn
 from rich.console import Console
 
-from likeness import app, grid
+from hydra_plugins import likeness_launchers
+from likeness import app, assembly, grid
 from likeness.errors import LikenessError
 from likeness.features.extraction import Cost
 from likeness.reports.dry_run import dry_run_table
+from likeness.runs import preemption
 
 
 def call(place: Path, *overrides: str, script: str = "app.py", timeout: float = 120) -> subprocess.CompletedProcess:
@@ -155,6 +160,22 @@ def test_a_killed_worker_hides_no_other_job(place, launcher):
     assert {line.split()[1] for line in (place / "ran.txt").read_text().splitlines()} == {share}
 
 
+def test_what_hydra_makes_of_a_job_does_not_pile_up_in_the_parent(monkeypatch):
+    """It holds the job's whole config; of one process, which is the parent, each is gone before the next is made."""
+
+    def execute(number, overrides, *rest):
+        seen.append((number, overrides, sum(made() is not None for made in returns)))
+        returns.append(weakref.ref(returned := JobReturn()))
+        return returned
+
+    core = pytest.importorskip("hydra_plugins.hydra_joblib_launcher._core")
+    seen, returns = [], []
+    monkeypatch.setattr(core, "execute_job", execute)
+    launcher = likeness_launchers.Joblib(n_jobs=1)
+    launcher._start([SimpleNamespace(number=number, overrides=[f"seed={number}"]) for number in (3, 5, 9)])
+    assert seen == [(3, ["seed=3"], 0), (5, ["seed=5"], 0), (9, ["seed=9"], 0)]
+
+
 def test_a_search_goes_on_after_a_failed_trial_and_finds_its_trials_again(place):
     search = ("sweeper=optuna", "hydra.sweeper.n_trials=3", "value=range(1,9)", "end=choice(bad,well)")
     first = call(place, *search)
@@ -209,6 +230,22 @@ def test_features_are_extracted_once_over_two_extractors_before_the_jobs_start(t
     assert done.stderr.index("36 computed") < done.stderr.index("#0 : ")
     assert computed == {"36": 2, "0": 4}
     assert Counter(status["state"] for status in statuses(tmp_path).values()) == {"done": 2, "failed": 2}
+
+
+def test_a_signal_while_a_grid_is_extracted_waits_for_the_batch(monkeypatch):
+    def find(config, extractor):
+        with preemption.undisturbed():
+            signal.raise_signal(signal.SIGTERM)
+            kept.append(extractor)
+        pytest.fail("the signal was not answered")
+
+    kept = []
+    monkeypatch.setattr(grid, "distinct_extractors", lambda jobs: [({}, 1)])
+    monkeypatch.setattr(assembly, "build_extractor", lambda config: "a batch")
+    monkeypatch.setattr(assembly, "find_features", find)
+    with pytest.raises(preemption.Preempted, match="features and checkpoints are kept"):
+        grid.extract_once([])
+    assert kept == ["a batch"]
 
 
 def test_what_cannot_be_costed_is_told_in_full():

@@ -255,6 +255,56 @@ def test_a_run_that_was_killed_and_then_preempted_gives_the_numbers_of_one_that_
     assert [event["step"] for event in events if event["event"] == "resumed_from"] == [found, step]
 
 
+# train.py, with a signal in the third call of what is named first; it writes down which pictures the network saw.
+SIGNALLED = """
+import hashlib, runpy, signal, sys
+from pathlib import Path
+from likeness.features.extraction import Extractor
+from likeness.heads.autoencoder import Autoencoder
+
+def watch(owner, name, sent):
+    def watched(self, batch, *rest):
+        calls.append(1)
+        if owner is Extractor:
+            with open("seen.txt", "a") as file:
+                file.writelines(hashlib.sha256(each.numpy().tobytes()).hexdigest() + "\\n" for each in batch)
+        if sent and len(calls) == 3:
+            signal.raise_signal(signal.Signals[sent])
+        return real(self, batch, *rest)
+
+    calls, real = [], getattr(owner, name)
+    setattr(owner, name, watched)
+
+_, extracting, training, script, *options = sys.argv
+watch(Extractor, "__call__", extracting)
+watch(Autoencoder, "training_step", training)
+sys.argv = [script, *options]
+runpy.run_path(script, run_name="__main__")
+"""
+
+
+def test_a_run_that_is_ended_while_it_extracts_and_while_it_trains_goes_on_as_the_same_run(place):
+    """No picture is shown to the network twice, and on wandb it is one run."""
+    pytest.importorskip("wandb")
+    (place / "signalled.py").write_text(SIGNALLED)
+    options = ("data=folder", "data.root=photos", *SMALL, "extraction.batch_size=8", "paths.store=another")
+    options += ("figures.draw=none", "logger=wandb", "hydra.run.dir=signalled")
+    told = {}
+    for extracting, training in (("SIGUSR1", ""), ("", "SIGTERM"), ("", "")):
+        done = call(place, place / "signalled.py", extracting, training, str(ROOT / "train.py"), *options)
+        told[extracting or training] = done.returncode, done.stderr.splitlines()[-1]
+        seen = (place / "seen.txt").read_text().split()
+        assert (len(seen), len(set(seen))) == ((24, 24) if extracting else (60, 60)), done.stderr
+    kept = "preempted; features and checkpoints are kept; resume with the same command"
+    assert told["SIGUSR1"] == (75, kept)
+    assert told["SIGTERM"] == (75, "preempted at step 3; saved; resume with the same command")
+    assert told[""][0] == 0
+    assert not list((place / "signalled").glob("earlier-*"))
+    known = json.loads((place / "signalled" / "tracker.json").read_text())["wandb_id"]
+    ids = [path.stem.removeprefix("run-") for path in (place / "signalled").glob("wandb/offline-run-*/run-*.wandb")]
+    assert ids == [known, known], "one file a process that trained"
+
+
 def test_another_backbone_under_a_checkpoint_is_refused(place):
     import torch
     from safetensors.torch import save_file

@@ -47,11 +47,12 @@ from likeness.reports.summary import flat_summary
 from likeness.retrieval.comparison import compare, compare_seeds
 from likeness.retrieval.metric import Scores, SimilarityRetrieval, score
 from likeness.retrieval.significance import Interval
-from likeness.runs import checkpoint, trackers
+from likeness.runs import checkpoint, preemption, trackers
 from likeness.runs.callbacks import EpochProgress
-from likeness.runs.folder import RunFolder, read_state
+from likeness.runs.folder import RunFolder
 from likeness.runs.identity import columns, git_revision, short_name
 from likeness.runs.journal import epochs, read
+from likeness.runs.sweep import read_status
 
 log = logging.getLogger(__name__)
 
@@ -123,6 +124,7 @@ def find_features(config: Config, extractor: Extractor) -> Features:
         on_bad_image=data.on_bad_image,
         mostly_white=data.mostly_white,
         memory_bytes=config["extraction"]["memory_gb"] * 1e9,
+        undisturbed=preemption.undisturbed,
         **_pace(config, extractor.device),
     )
 
@@ -285,6 +287,7 @@ def _trainer(
 ) -> pl.Trainer:
     """Lightning's trainer, without what it shows and keeps of itself."""
     warnings.filterwarnings("ignore", message=r".isinstance\(treespec, LeafSpec\). is deprecated")  # Lightning's own
+    warnings.filterwarnings("ignore", message="The .srun. command is available")  # of each run beside a Slurm
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # says on each start what this machine lacks
     slurm = [SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else []  # who submitted it requeues
     return build(
@@ -863,7 +866,7 @@ def checkpoint_path(config: Config) -> Path:
     if config["checkpoint"] is not None:
         return Path(config["checkpoint"])
     path = Path(config["run"]) / "checkpoints" / "best.ckpt"
-    if path.exists() and (state := read_state(path.parents[1])) != "done":
+    if path.exists() and (state := read_status(path.parents[1]).get("state", "unknown")) != "done":
         log.warning("[RUN-MISSING] this run is %s, not done: its checkpoint is not its last word", state)
     if not path.exists():
         raise LikenessError(

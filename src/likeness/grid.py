@@ -17,7 +17,7 @@ from likeness.config import checked
 from likeness.console import progress, terminal
 from likeness.errors import LikenessError
 from likeness.files import canonical_json
-from likeness.runs import sweep
+from likeness.runs import preemption, sweep
 
 if TYPE_CHECKING:
     from likeness.features.extraction import Cost
@@ -211,7 +211,8 @@ def extract_once(jobs: Sequence[Job]) -> None:
         from likeness import assembly  # slow to import, and a grid that is done does without
 
         try:
-            assembly.find_features(config, assembly.build_extractor(config))
+            with preemption.listening():
+                assembly.find_features(config, assembly.build_extractor(config))
         except LikenessError as error:
             log.error("%s", error)
 

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import time
+from collections import Counter
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -19,9 +20,10 @@ from likeness.errors import LikenessError
 from likeness.features import extraction
 from likeness.features.backbone import Backbone
 from likeness.features.extraction import Extractor, cost, extract
-from likeness.features.store import MappedRows
+from likeness.features.store import MappedRows, Shelf
 from likeness.images.decoding import Decoder
 from likeness.images.folder import ImageFolder
+from likeness.runs import preemption
 
 
 @pytest.fixture
@@ -174,6 +176,48 @@ def test_a_killed_extraction_loses_no_finished_shard(photos, tmp_path):
     assert (features.computed, features.reused) == (60 - finished, finished)
     assert network.seen() == 60 - finished
     assert not list(store.rglob(".tmp-*"))
+
+
+class Raises(MeanColour):
+    """A signal arrives while the network looks at the third batch."""
+
+    def __init__(self, log: Path, sent: signal.Signals) -> None:
+        super().__init__(log)
+        self.sent, self.batches = sent, 0
+
+    def forward(self, pictures):
+        self.batches += 1
+        if self.batches == 3:
+            signal.raise_signal(self.sent)
+        return super().forward(pictures)
+
+
+@pytest.mark.parametrize("sent", preemption.SIGNALS)
+def test_a_signal_while_features_are_computed_costs_no_picture_a_second_look(photos, tmp_path, sent):
+    table, network = ImageFolder(str(photos)).table(), Raises(tmp_path / "seen.txt", sent)
+    options = {"batch_size": 7, "undisturbed": preemption.undisturbed}
+    with preemption.listening(), pytest.raises(preemption.Preempted) as end:
+        extract(extractor_of(network), table, tmp_path / "store", **options)
+    assert (end.value.sent, end.value.step, network.seen()) == (sent, None, 21)
+    with preemption.listening():
+        features = extract(extractor_of(network), table, tmp_path / "store", **options)
+    assert (features.computed, features.reused) == (39, 21)
+    assert sorted(Counter(network.log.read_text().split()).values()) == [1] * 60
+
+
+def test_a_signal_while_the_last_rows_are_written_loses_none(photos, tmp_path, monkeypatch):
+    def add(*given):
+        signal.raise_signal(signal.SIGUSR1)
+        return real(*given)
+
+    real = Shelf.add
+    monkeypatch.setattr(Shelf, "add", add)
+    table, network = ImageFolder(str(photos)).table(), MeanColour(tmp_path / "seen.txt")
+    with preemption.listening(), pytest.raises(preemption.Preempted):
+        extract(extractor_of(network), table, tmp_path / "store", undisturbed=preemption.undisturbed)
+    monkeypatch.undo()
+    features = extract(extractor_of(network), table, tmp_path / "store")
+    assert (features.computed, features.reused, network.seen()) == (0, 60, 60)
 
 
 def test_jobs_that_start_together_show_the_network_each_picture_once(photos, tmp_path):

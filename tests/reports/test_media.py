@@ -4,6 +4,7 @@ import csv
 from pathlib import Path
 
 from helpers import draw_striped
+from PIL import Image
 
 from likeness.reports import media
 from likeness.reports.media import COLUMNS, media_of
@@ -50,3 +51,18 @@ def test_cells_are_small_pictures_labels_and_numbers_and_what_is_gone_is_a_blank
 
 def test_a_run_without_queries_has_no_table(tmp_path):
     assert list(media_of(tmp_path).rows) == []
+
+
+def test_a_large_jpeg_is_not_decoded_whole_for_a_small_picture(tmp_path, monkeypatch):
+    def noted(image: Image.Image, *given) -> None:
+        sizes.append(image.size)
+        thumbnail(image, *given)
+
+    sizes, thumbnail = [], Image.Image.thumbnail
+    monkeypatch.setattr(Image.Image, "thumbnail", noted)
+    (tmp_path / "photos").mkdir()
+    Image.linear_gradient("L").convert("RGB").resize((1600, 800)).save(tmp_path / "photos" / "large.jpg")
+    write_run(tmp_path, [{"path": "large.jpg", "rank": 1}])
+    (row,) = media_of(tmp_path).rows
+    assert sizes == [(400, 200)], "a quarter: no side below twice the 96 pixels that are shown"
+    assert row[0].size == (96, 48)

@@ -4,22 +4,19 @@ import io
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from filelock import FileLock
-from helpers import ROOT, draw_striped
+from helpers import ROOT, called, draw_striped
 from PIL import Image
 from wandb_server import WandbServer, serving
 
-from likeness import app
 from likeness.runs import dashboard
 from likeness.runs.dashboard import Media, WandbRun, read_tracker
 from likeness.runs.journal import Journal, JournalLogger, epochs, read
@@ -193,20 +190,6 @@ def test_no_secret_of_the_environment_is_in_any_file(sweep):
     files = [path for path in sweep.parents[1].rglob("*") if path.is_file()]
     assert any(path.suffix == ".wandb" for path in files)
     assert [path for path in files if b"canary0" in path.read_bytes()] == []
-
-
-def called(*words: object) -> SimpleNamespace:
-    code, out, err = 0, io.StringIO(), io.StringIO()
-    terminated = signal.getsignal(signal.SIGTERM)
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
-        patch.setenv("HYDRA_FULL_ERROR", "1")
-        try:
-            app.main([str(word) for word in words])
-        except SystemExit as left:
-            code = left.code
-        finally:
-            signal.signal(signal.SIGTERM, terminated)
-    return SimpleNamespace(code=code, out=out.getvalue(), err=err.getvalue())
 
 
 @pytest.fixture(scope="module")

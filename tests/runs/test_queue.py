@@ -72,6 +72,16 @@ def test_the_shipped_launcher_becomes_slurms_own_options(tmp_path, monkeypatch):
     assert shipped.keys() >= {"partition", "timeout_min", "max_num_timeout", "array_parallelism", "gpus_per_node"}
 
 
+def test_slurm_is_asked_to_tell_a_job_before_its_time_is_up(tmp_path, monkeypatch):
+    for name in ("srun", "sbatch"):  # submitit looks whether there is a Slurm
+        (tmp_path / name).touch(mode=0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    given = {"submitit_folder": str(tmp_path / "log"), "name": "train", "timeout_min": 240, "signal_delay_s": 90}
+    made = queue.executor("slurm", options(SlurmQueueConf, **given))
+    script = made._executor._make_submission_file_text("true", "1").splitlines()
+    assert {"#SBATCH --time=240", "#SBATCH --signal=USR2@90"} <= set(script)
+
+
 def test_an_option_that_submitit_does_not_know_is_refused(tmp_path):
     with pytest.raises(LikenessError, match="could not be submitted") as refused:
         queue.executor("local", options(LocalQueueConf, submitit_folder=str(tmp_path), name="x", nonsense=1))

@@ -4,9 +4,9 @@ import hashlib
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -30,6 +30,8 @@ _SHARD_BYTES = 32 << 20
 _SECONDS_A_SHARD = 5.0
 _LARGEST_BATCH_TIMED, _BATCHES_TIMED = 16, 4
 _SECONDS_TO_TIME = 10.0
+
+Undisturbed = Callable[[], AbstractContextManager[None]]
 
 
 @runtime_checkable
@@ -148,6 +150,7 @@ def extract(
     batch_size: int = 64,
     workers: int = 2,
     memory_bytes: float | int = np.inf,
+    undisturbed: Undisturbed = nullcontext,
 ) -> Features:
     """The features of a table of pictures: those in the store are read, the others computed and kept.
 
@@ -156,6 +159,7 @@ def extract(
             without the bad ones.
         mostly_white: Pictures with a larger share of pure white pixels are left out (plans and maps); None keeps all.
         memory_bytes: Above this the rows stay on disk, memory-mapped.
+        undisturbed: Within it the network looks at a batch and its rows are kept: who ends the process waits for that.
 
     Raises:
         LikenessError: IMG-BAD, DATA-CHANGED, NAN, DISK; whatever was computed stays in the store.
@@ -163,9 +167,10 @@ def extract(
     keys = digests(table.files(), workers)
     report_duplicates(table, keys)
     shelf = Shelf(store, extractor.identity())
-    with filling(extractor, table, keys, shelf, batch_size, workers) as missing:
+    with filling(extractor, table, keys, shelf, batch_size, workers, undisturbed=undisturbed) as missing:
         for batch in missing:
-            missing.keep(batch, extractor(batch.pixels))
+            with undisturbed():
+                missing.keep(batch, extractor(batch.pixels))
     missing.refuse_unusable()
     bad, computed = missing.bad, missing.writer.written
     shelf.refresh()
@@ -343,6 +348,7 @@ def filling(
     workers: int,
     share: Share = WHOLE,
     shown: bool = True,
+    undisturbed: Undisturbed = nullcontext,
 ) -> Iterator[Missing]:
     """What a share lacks, to be looked at here and by nobody else meanwhile; all that is kept is on disk at the end.
 
@@ -359,8 +365,11 @@ def filling(
         work = Missing(extractor, table, keys, shelf, wanted, batch_size, workers, shown)
         if len(work.first):
             shelf.refuse_full_disk(len(work.first), extractor.feature_shape())
-        held.callback(work.writer.flush)
-        yield work
+        try:
+            yield work
+        finally:
+            with undisturbed():
+                work.writer.flush()
 
 
 def _lacking(shelf: Shelf, keys: np.ndarray) -> np.ndarray:

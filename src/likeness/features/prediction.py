@@ -66,8 +66,16 @@ class _Filling(pl.LightningModule):
 
     def predict_dataloader(self) -> Iterator[Batch]:
         try:
-            part, shown = self.share, self.trainer.is_global_zero
-            work = filling(self.extractor, self.table, self.keys, self.shelf, share=part, shown=shown, **self.pace)
+            work = filling(
+                self.extractor,
+                self.table,
+                self.keys,
+                self.shelf,
+                self.pace["batch_size"],
+                self.pace["workers"],
+                self.share,
+                self.trainer.is_global_zero,
+            )
             self.missing = self._held.enter_context(work)
             self.started = time.monotonic()
             for batch in self.missing:

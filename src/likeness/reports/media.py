@@ -80,7 +80,7 @@ class _Thumbnails:
 
 def _thumbnail(path: Path) -> Image | None:
     try:
-        image = Decoder(min_side=1).decode(path.read_bytes()).image
+        image = Decoder(min_side=1).decode(path.read_bytes(), at_least=2 * _SIDE).image
     except (OSError, BadImage):
         return None
     image.thumbnail((_SIDE, _SIDE))

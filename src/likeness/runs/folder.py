@@ -1,6 +1,5 @@
 """A run's folder: its journal, and the seconds that its parts took."""
 
-import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -43,11 +42,3 @@ class RunFolder:
         self.seconds[part] = round(time.monotonic() - started, 3)
         self.journal.write("ended", part=part, seconds=self.seconds[part])
         self.journal.sync()
-
-
-def read_state(folder: Path) -> str:
-    """What ``status.json`` says: done, running, failed, interrupted or preempted; unknown where it says nothing."""
-    try:
-        return str(json.loads((folder / "status.json").read_text())["state"])
-    except (OSError, ValueError, KeyError):
-        return "unknown"

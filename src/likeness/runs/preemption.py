@@ -89,6 +89,18 @@ def deferred() -> Iterator[None]:
         _asked.deferred = False
 
 
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Where ``listening``, a first signal within is answered at the end: for what takes seconds, and is lost if cut."""
+    before, _asked.deferred = _asked.sent, True
+    try:
+        yield
+    finally:
+        _asked.deferred = False
+    if _asked.sent is not None and before is None:
+        raise Preempted(_asked.sent)
+
+
 def _install() -> None:
     if threading.current_thread() is threading.main_thread():
         for each in SIGNALS:

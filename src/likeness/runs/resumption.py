@@ -1,6 +1,5 @@
 """Whether a run that starts in a folder goes on with the unfinished one that lies there."""
 
-import json
 import logging
 import socket
 from collections.abc import Iterator, Mapping
@@ -12,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from likeness.errors import listed
 from likeness.files import alive, sweep_temporary
+from likeness.runs.sweep import read_status
 
 log = logging.getLogger(__name__)
 
@@ -52,10 +52,7 @@ def forget(folder: Path) -> None:
 
 def _unfinished(folder: Path, locked: bool) -> bool:
     """Whether ``status.json`` tells of a run that was preempted, interrupted, lost, or stopped by a full disk."""
-    try:
-        status = json.loads((folder / "status.json").read_text())
-    except (OSError, ValueError):
-        return False
+    status = read_status(folder)
     state = status.get("before") if status.get("state") == "queued" else status.get("state")
     if state in ("running", "lost"):
         return locked or (status.get("host") == socket.gethostname() and not alive(int(status.get("pid", 0))))

@@ -13,8 +13,8 @@ from omegaconf import OmegaConf
 from likeness.console import progress
 from likeness.errors import LikenessError, listed
 from likeness.runs.dashboard import Media, WandbRun, facts, note_sent, read_tracker, results
-from likeness.runs.folder import read_state
 from likeness.runs.journal import read
+from likeness.runs.sweep import read_status
 from likeness.runs.trackers import need, why_offline
 
 log = logging.getLogger(__name__)
@@ -121,7 +121,7 @@ def _send(folder: Path, media_of: Callable[[Path], Media], project: str | None) 
             run.log_media(media)
             address = str(run.open().url)
         finally:
-            run.close(0 if read_state(folder) in ("done", "unknown") else 1)
+            run.close(0 if read_status(folder).get("state", "done") == "done" else 1)
     note_sent(folder, len(events), known or bool(media.rows or media.figures))
     return Sent(folder, run.rows, sum(map(_pictures, media.rows)) + len(media.figures), address)
 
