@@ -188,7 +188,7 @@ def test_a_job_runs_while_a_process_holds_its_folder_and_is_lost_when_that_is_ki
 
 @pytest.mark.parametrize(
     ("host", "pid", "stands"),
-    [("here", os.getpid(), "running"), ("here", 2**22 + 1, "lost"), ("elsewhere", 2**22 + 1, "running")],
+    [("here", None, "running"), ("here", 2**22 + 1, "lost"), ("elsewhere", 2**22 + 1, "running")],
 )
 def test_where_locks_do_not_work_the_process_is_looked_for(job, monkeypatch, host, pid, stands):
     def refuse(lock: FileLock, *given: Any, **named: Any) -> None:
@@ -196,7 +196,7 @@ def test_where_locks_do_not_work_the_process_is_looked_for(job, monkeypatch, hos
 
     monkeypatch.setattr(FileLock, "acquire", refuse)
     monkeypatch.setattr("socket.gethostname", lambda: "here")
-    assert sweep.standing(job("running", host=host, pid=pid)) == stands
+    assert sweep.standing(job("running", host=host, pid=pid or os.getpid())) == stands
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1]", "null"])
