@@ -21,15 +21,8 @@ from torchmetrics.utilities.data import dim_zero_cat
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from likeness.errors import listed
-from likeness.retrieval.neighbours import (
-    TILE_BYTES,
-    Rows,
-    comparable,
-    rank_keys,
-    refusal,
-    refuse_too_few,
-    similarity_tiles,
-)
+from likeness.retrieval.neighbours import TILE_BYTES, rank_keys, similarity_tiles
+from likeness.retrieval.rows import Rows, comparable, refusal, refuse_too_few
 from likeness.retrieval.vote import vote
 
 _PUBLISHED_RANKS = slice(1, 6)
@@ -244,7 +237,7 @@ def _score(codes: Float[Tensor, "n d"], facts: _Facts, options: _Options) -> Sco
     codes, facts = _once(codes, facts)
     rows = comparable(codes, facts.ids, facts.groups if options.exclude_group else None)
     query_n, gallery_n = facts.is_query.bool(), facts.is_gallery.bool()
-    zero_ids = rows.ids[rows.zero() & (query_n | gallery_n)].tolist()
+    zero_ids = rows.ids[rows.is_zero & (query_n | gallery_n)].tolist()
     per_query = _rank(
         _part(rows, query_n), facts.labels[query_n], _part(rows, gallery_n), facts.labels[gallery_n], options
     )
@@ -288,7 +281,7 @@ def _rank(
 ) -> dict[str, Any]:
     r_max = int(label_g.unique(return_counts=True)[1].amax()) if options.map_at_r and len(label_g) else 0
     depth = min(len(label_g), max(options.shown, r_max))
-    zero_q, zero_g = queries.zero(), gallery.zero()
+    zero_q, zero_g = queries.is_zero, gallery.is_zero
     tiles = []
     for block, similarity_qg in similarity_tiles(queries, gallery, options.tile_bytes):
         same_qg = label_q[block, None] == label_g
