@@ -61,8 +61,8 @@ class Prepared:
 
     def take(self, which: slice | Int64[Tensor, "m"]) -> "Prepared":
         rounded = {dtype: Rounded(low.rows[which], low.error[which]) for dtype, low in self.rounded.items()}
-        facts = (None if column is None else column[which] for column in (self.groups, self.labels))
-        return Prepared(self.unit[which], rounded, self.place[which], *facts, self.useless)
+        groups, labels = (None if column is None else column[which] for column in (self.groups, self.labels))
+        return Prepared(self.unit[which], rounded, self.place[which], groups, labels, self.useless)
 
     def some(self, which: Int64[Tensor, "m"]) -> "Prepared":
         """The rows at these ascending positions; itself where that is all."""

@@ -162,8 +162,8 @@ def search(
     """Take the nearest of these gallery rows into ``key_qk``, the greatest keys that were found before."""
     size = block_size(len(gallery), key_qk.shape[1])
     left = torch.arange(len(queries), device=key_qk.device)
-    for dtype in precisions(key_qk.device) if size else ():
-        if not len(left) or dtype in gallery.useless:
+    for dtype in precisions(key_qk.device):
+        if size is None or not len(left) or dtype in gallery.useless:
             continue
         asked, key_lk = queries.some(left), key_qk[left]
         hard_l = _filtered(asked, gallery, key_lk, forbid, dtype, size)

@@ -41,7 +41,8 @@ class Rows:
         return self.codes[which].to(torch.float64, copy=True).div_(self.length[which, None])
 
     def take(self, which: slice | Int64[Tensor, "m"]) -> "Rows":
-        return Rows(*(None if column is None else column[which] for column in vars(self).values()))
+        groups = None if self.groups is None else self.groups[which]
+        return Rows(self.codes[which], self.length[which], self.is_zero[which], self.ids[which], groups)
 
 
 def comparable(codes: Float[Tensor, "n d"], ids: Int[Tensor, "n"], groups: Int[Tensor, "n"] | None = None) -> Rows:
@@ -120,21 +121,34 @@ def place_among_equals(row_p: Int64[Tensor, "p"], count_q: Int64[Tensor, "q"]) -
     return torch.arange(len(row_p), device=row_p.device) - (count_q.cumsum(0) - count_q)[row_p]
 
 
-def count_candidates(queries: Rows, gallery: Rows) -> Int64[Tensor, "q"]:
-    """How many rows of the gallery each query may meet."""
+def count_candidates(
+    queries: Rows,
+    gallery: Rows,
+    label_q: Int64[Tensor, "q"] | None = None,
+    label_g: Int64[Tensor, "g"] | None = None,
+) -> Int64[Tensor, "q"]:
+    """How many rows of the gallery each query may meet; with labels, how many of its own label."""
     if not len(gallery):
         return torch.zeros_like(queries.ids)
     ids_g, order_g = gallery.ids.sort()
     position_q = torch.searchsorted(ids_g, queries.ids).clamp_(max=len(gallery) - 1)
     itself_q = ids_g[position_q] == queries.ids
-    count_q = torch.full_like(queries.ids, len(gallery))
+    if label_q is None or label_g is None:
+        label_q, label_g = torch.zeros_like(queries.ids), torch.zeros_like(gallery.ids)
+    count_q = _equals(label_q, label_g)
     if queries.groups is not None and gallery.groups is not None:
-        sorted_g = gallery.groups.sort().values
-        first_q, last_q = (torch.searchsorted(sorted_g, queries.groups, right=right) for right in (False, True))
         known_q = queries.groups >= 0
-        count_q -= (last_q - first_q) * known_q
-        itself_q &= ~(known_q & (gallery.groups[order_g[position_q]] == queries.groups))  # counted with its group
+        names, number = torch.cat([queries.groups, gallery.groups]).unique(return_inverse=True)
+        number_q, number_g = number[: len(queries)], number[len(queries) :]
+        count_q -= _equals(label_q * len(names) + number_q, label_g * len(names) + number_g) * known_q
+        itself_q &= ~(known_q & (number_g[order_g[position_q]] == number_q))  # counted with its group
     return count_q - itself_q.long()
+
+
+def _equals(value_q: Int64[Tensor, "q"], value_g: Int64[Tensor, "g"]) -> Int64[Tensor, "q"]:
+    sorted_g = value_g.sort().values
+    first_q, last_q = (torch.searchsorted(sorted_g, value_q, right=right) for right in (False, True))
+    return last_q - first_q
 
 
 def refuse_too_few(k: int, candidates_q: Int64[Tensor, "q"], ids_q: Int64[Tensor, "q"]) -> None:
