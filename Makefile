@@ -23,7 +23,7 @@ demo: setup ## draw rooms, train a head on them, score it, show it
 	$(BIN)/python train.py
 
 test: setup
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
 
 test-long: setup ## what takes minutes
 	$(BIN)/python -m pytest -q -m long

@@ -215,7 +215,7 @@ def build_head(config: Config, feature_shape: tuple[int, ...], card: dict[str, A
         loss=build(config["loss"]),
         optimizer=build(config["optimizer"]),
         scheduler=build(config["scheduler"]) if config["scheduler"] else None,
-        metric=SimilarityRetrieval(map_at_r=False, exclude_group=config["metric"]["exclude_home"], **metric),
+        metric=SimilarityRetrieval(only_hits=True, exclude_group=config["metric"]["exclude_home"], **metric),
         seed=config["seed"],
         card=card,
     )

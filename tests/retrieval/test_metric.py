@@ -374,6 +374,12 @@ def test_equals_the_reference(case):
         assert scores.values()["mrr"] == pytest.approx(sum(hits) / len(hits), abs=1e-12)
         voted = [row["vote"] == row["label"] for row in counted]
         assert scores.values()[f"vote@{options['vote_k']}"] == pytest.approx(sum(voted) / len(voted), abs=1e-12)
+    metric = SimilarityRetrieval(**options, tile_bytes=tile_bytes, only_hits=True)
+    metric.update(*tensors, **given_columns)
+    hits = {f"hit@{k}": [0 < row["rank"] <= k for row in counted] for k in options["ks"]}
+    means = {name: sum(hit) / len(hit) if hit else math.nan for name, hit in hits.items()}
+    wanted = means | {"n": len(counted), "skipped": len(expected) - len(counted)}
+    assert {name: value.item() for name, value in metric.compute().items()} == pytest.approx(wanted, nan_ok=True)
 
 
 def test_fifty_permutations_and_any_tile_give_the_same_numbers():
@@ -437,6 +443,23 @@ def test_roles_and_groups_travel_through_the_metric():
     assert metric.scores().candidates.tolist() == [4, 4, 4, 5]
     with pytest.raises(LikenessError, match="no group_ids"):
         metric.update(FAN, FAN_LABELS, FAN_IDS)
+
+
+def test_a_metric_of_hits_alone_has_no_scores_and_refuses_as_the_others_do():
+    metric = SimilarityRetrieval(ks=(1, 7), only_hits=True)
+    metric.update(FAN, FAN_LABELS, FAN_IDS)
+    with pytest.raises(LikenessError, match="only hits are computed"):
+        metric.scores()
+    with pytest.raises(LikenessError, match="k=7, but query 10 has only 6 candidates"):
+        metric.compute()
+    zero = SimilarityRetrieval(ks=(1,), only_hits=True)
+    zero.update(FAN * (FAN_IDS != 11)[:, None], FAN_LABELS, FAN_IDS)
+    with pytest.warns(UserWarning, match="1 of 7 codes are zero"):
+        assert {name: value.item() for name, value in zero.compute().items()} == {
+            "hit@1": pytest.approx(2 / 6),  # 0 degrees finds 25, and 70 finds 45
+            "n": 6,
+            "skipped": 1,
+        }
 
 
 def test_the_metric_can_be_copied_and_pickled():

@@ -6,21 +6,51 @@ the rounding takes away, so duplicates tie, and neither the tile, nor the order 
 decides a rank. (A pair can still round both ways when its similarity lies within 1e-16 of the middle of two float32
 values: about one pair in 10^8, and a rank feels it only where the next neighbour is one float32 step away.)
 
-Axes: q queries, g gallery rows sorted by id, k neighbours kept, d width of a code, n rows of either kind.
+Most pairs are never multiplied in float64: a product in lower precision proves that they are not among the nearest
+(``retrieval.filtering``). Where it cannot, for instance because all codes point the same way, a query is multiplied
+again in the next precision, in the end in float64 with every row.
+
+Axes: q queries, g gallery rows sorted by id, k neighbours kept, d width of a code, p pairs.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Float32, Float64, Int, Int64
+from jaxtyping import Bool, Float, Float32, Int, Int64
 from torch import Tensor
 
-from likeness.errors import LikenessError, listed
+from likeness.errors import listed
+from likeness.retrieval.filtering import (
+    Prepared,
+    block_size,
+    cosines,
+    in_blocks,
+    precisions,
+    prepared,
+    products,
+)
+from likeness.retrieval.rows import (
+    BLOCK,
+    Rows,
+    blocks,
+    comparable,
+    count_candidates,
+    exclude,
+    exclude_groups,
+    place_among_equals,
+    refusal,
+    refuse_too_few,
+    similarity,
+)
 
 TILE_BYTES = 256 * 2**20
 # What a pair of rows takes at the peak of a tile, measured: product, similarity, key, masks, and what is sorted out.
 _BYTES_PER_PAIR = 32
+_BYTES_PER_FILTERED_PAIR = 4
+_BYTES_PER_ENTRY = 10  # of a row that is prepared: float64 and bfloat16
+_ALL_BUT_SIGN = 0x7FFFFFFF
+_MOST_PAIRS, _MOST_BLOCKS = 32, 4  # of a query: this part of the rows, or of the blocks, is as dear as all in float64
 
 
 class Neighbours(NamedTuple):
@@ -35,24 +65,8 @@ class Neighbours(NamedTuple):
     indices: Int64[Tensor, "q k"]
 
 
-class Rows(NamedTuple):
-    """Codes ready to be compared, and what decides who may meet whom.
-
-    Attributes:
-        unit: Rows of length one; a zero row stays zero.
-        ids: Sample ids.
-        groups: -1 where unknown; None when groups exclude nothing.
-    """
-
-    unit: Float64[Tensor, "n d"]
-    ids: Int64[Tensor, "n"]
-    groups: Int64[Tensor, "n"] | None
-
-    def zero(self) -> Bool[Tensor, "n"]:
-        return ~self.unit.any(dim=1)
-
-    def take(self, which: Int64[Tensor, "m"] | slice) -> "Rows":
-        return Rows(self.unit[which], self.ids[which], None if self.groups is None else self.groups[which])
+Forbid = Callable[[Tensor, Prepared, Prepared], None]
+"""Sets the products [q, g] of what may not meet to -inf."""
 
 
 @torch.no_grad()
@@ -70,8 +84,8 @@ def neighbours(
     """The ``k`` gallery rows of greatest cosine similarity to each query, ties by ascending gallery id.
 
     A gallery row with the query's id is no candidate, and where groups are given neither is a row of the query's group;
-    a negative group is unknown and excludes nothing. Memory: a float64 copy of both sides, and one tile of about
-    ``tile_bytes``; where a single query's row takes more than that, one query at a time.
+    a negative group is unknown and excludes nothing. Memory: about ``tile_bytes`` beside the codes, whatever their
+    number, and the answer.
 
     >>> pictures = torch.tensor([[1.0, 0.0], [0.0, 1.0], [2.0, 1.0]])
     >>> neighbours(pictures, pictures, 1, query_ids=torch.arange(3), gallery_ids=torch.arange(3)).indices
@@ -92,46 +106,117 @@ def neighbours(
         )
     query_rows = comparable(queries, query_ids, query_groups)
     gallery_rows = comparable(gallery, gallery_ids, gallery_groups)
-    order_g = torch.argsort(gallery_rows.ids)
-    gallery_rows = gallery_rows.take(order_g)
     _refuse_zero(query_rows, "query")
     _refuse_zero(gallery_rows, "gallery")
-    _refuse_twice(gallery_rows.ids)
-    found = [
-        _nearest(similarity_qg, k, query_rows.ids[block])
-        for block, similarity_qg in similarity_tiles(query_rows, gallery_rows, tile_bytes)
-    ]
-    similarities, positions = (torch.cat(parts) for parts in zip(*found, strict=True))
-    return Neighbours(similarities, order_g[positions])
+    ids_g, order_g = gallery_rows.ids.sort()
+    _refuse_twice(ids_g)
+    refuse_too_few(k, count_candidates(query_rows, gallery_rows), query_rows.ids)
+    key_qk = no_keys(len(query_rows), k, queries.device)
+    place_q, place_g = places(query_rows.ids, ids_g), places(gallery_rows.ids, ids_g)
+    for part in blocks(len(gallery_rows), rows_at_once(gallery, tile_bytes)):
+        of_gallery = prepared(gallery_rows, place_g, order_g[part])
+        for block in blocks(len(query_rows), queries_at_once(len(of_gallery), tile_bytes)):
+            search(prepared(query_rows, place_q, block), of_gallery, key_qk[block], apart, tile_bytes)
+    similarities, place_qk = read_keys(key_qk)
+    return Neighbours(similarities, order_g[place_qk])
 
 
-def comparable(codes: Float[Tensor, "n d"], ids: Int[Tensor, "n"], groups: Int[Tensor, "n"] | None = None) -> Rows:
-    """Codes of any precision as rows of unit length, however great or small their entries are.
+def rows_at_once(codes: Float[Tensor, "n d"], tile_bytes: int) -> int:
+    """How many rows may be prepared at a time."""
+    return max(BLOCK, tile_bytes // 2 // (_BYTES_PER_ENTRY * codes.shape[1]))
 
-    Raises:
-        LikenessError: RETRIEVAL when lengths differ, rows have no columns, or a row is not finite (names the ids).
+
+def queries_at_once(gallery: int, tile_bytes: int) -> int:
+    """How many queries may be filtered at a time."""
+    return max(1, min(BLOCK, tile_bytes // 2 // (_BYTES_PER_FILTERED_PAIR * max(1, gallery))))
+
+
+def rows_in_float64(gallery: int, tile_bytes: int) -> int:
+    """How many queries may meet the whole gallery in float64 at a time."""
+    return max(1, tile_bytes // (_BYTES_PER_PAIR * max(1, gallery)))
+
+
+def places(ids: Int64[Tensor, "n"], ids_g: Int64[Tensor, "g"]) -> Int64[Tensor, "n"]:
+    """The position of each id among the ascending ids of the gallery, -1 where it is not among them."""
+    if not len(ids_g):
+        return torch.full_like(ids, -1)
+    place = torch.searchsorted(ids_g, ids).clamp_(max=len(ids_g) - 1)
+    return torch.where(ids_g[place] == ids, place, -1)
+
+
+def apart(product_qg: Float[Tensor, "q g"], queries: Prepared, gallery: Prepared) -> None:
+    """Forbids a query to meet itself and, where groups are given, its own group."""
+    if not product_qg.numel():
+        return
+    sorted_g, order_g = gallery.place.sort()
+    at_q = torch.searchsorted(sorted_g, queries.place).clamp_(max=len(order_g) - 1)
+    itself = ((sorted_g[at_q] == queries.place) & (queries.place >= 0)).nonzero().squeeze(1)
+    product_qg[itself, order_g[at_q[itself]]] = -torch.inf
+    if queries.groups is not None and gallery.groups is not None:
+        exclude_groups(product_qg, queries.groups, gallery.groups)
+
+
+def search(
+    queries: Prepared, gallery: Prepared, key_qk: Int64[Tensor, "q k"], forbid: Forbid, tile_bytes: int = TILE_BYTES
+) -> None:
+    """Take the nearest of these gallery rows into ``key_qk``, the greatest keys that were found before."""
+    size = block_size(len(gallery), key_qk.shape[1])
+    left = torch.arange(len(queries), device=key_qk.device)
+    for dtype in precisions(key_qk.device):
+        if size is None or not len(left) or dtype in gallery.useless:
+            continue
+        asked, key_lk = queries.some(left), key_qk[left]
+        hard_l = _filtered(asked, gallery, key_lk, forbid, dtype, size)
+        key_qk[left] = key_lk
+        if 2 * int(hard_l.sum()) > len(left):
+            gallery.useless.add(dtype)
+        left = left[hard_l]
+    for block in blocks(len(left), rows_in_float64(len(gallery), tile_bytes)):
+        asked = queries.some(left[block])
+        cosine_qg = similarity(asked.unit, gallery.unit)
+        forbid(cosine_qg, asked, gallery)
+        key_qk[left[block]] = _greatest(key_qk[left[block]], pair_keys(cosine_qg, gallery.place))
+
+
+def _filtered(
+    queries: Prepared, gallery: Prepared, key_qk: Int64[Tensor, "q k"], forbid: Forbid, dtype: torch.dtype, size: int
+) -> Bool[Tensor, "q"]:
+    """``search`` among what a product in lower precision leaves; true for queries of which it leaves too much.
+
+    At least k rows reach the k-th greatest maximum of a block: so the k-th cosine is no less than what that proves.
     """
-    lengths = {len(column) for column in (codes, ids, groups) if column is not None}
-    if codes.ndim != 2 or not codes.shape[1] or len(lengths) > 1:
-        raise refusal(
-            f"codes are {tuple(codes.shape)}, ids {tuple(ids.shape)}; needed are [n, d] with d > 0, and one id a row.",
-            "Flatten the codes, and pass as many ids (and groups) as rows.",
-        )
-    finite_n = codes.isfinite().all(dim=1)
-    if not finite_n.all():
-        bad = ids[~finite_n.to(ids.device)].tolist()
-        raise refusal(
-            f"{len(bad)} of {len(codes)} rows are not finite (NaN or infinite).",
-            "Look for diverged training, damaged weights, or an overflow in half precision.",
-            where=f"sample ids\n{listed(bad)}",
-        )
-    unit = codes.detach().to(torch.float64, copy=True)
-    # First by the greatest entry, so that no square overflows or vanishes.
-    for order in (torch.inf, 2):
-        length = torch.linalg.vector_norm(unit, order, dim=1, keepdim=True)
-        unit /= length.masked_fill_(length == 0, 1)
-    groups = None if groups is None else groups.to(unit.device, torch.int64)
-    return Rows(unit, ids.to(unit.device, torch.int64), groups)
+    product = products(queries.in_precision(dtype), gallery.in_precision(dtype), size)
+    forbid(product.values[:, : len(gallery)], queries, gallery)
+    maxima, k = in_blocks(product.values, size), key_qk.shape[1]
+    known_q = read_keys(key_qk[:, -1])[0]
+    least_q = product.reaching(torch.maximum(known_q, product.at_least(maxima.values_qb.topk(k).values[:, -1])))
+    query_h, block_h = (maxima.values_qb >= least_q[:, None]).nonzero().unbind(1)
+    hard_q = _more_than(query_h, len(queries), max(maxima.values_qb.shape[1] // _MOST_BLOCKS, 4 * k))
+    query_h, block_h = query_h[~hard_q[query_h]], block_h[~hard_q[query_h]]
+    row_hs, product_hs = maxima.inside(query_h, block_h)
+    near_h, near_s = ((product_hs >= least_q[query_h, None]) & (product_hs > -torch.inf)).nonzero().unbind(1)
+    query_p, row_p = query_h[near_h], row_hs[near_h, near_s]
+    hard_q |= _more_than(query_p, len(queries), max(len(gallery) // _MOST_PAIRS, 4 * k))
+    query_p, row_p = query_p[~hard_q[query_p]], row_p[~hard_q[query_p]]
+    key_p = pair_keys(cosines(queries, gallery, query_p, row_p), gallery.place[row_p])
+    key_qk[:] = _greatest(key_qk, _in_rows(key_p, query_p, len(queries)))
+    return hard_q
+
+
+def _more_than(query_p: Int64[Tensor, "p"], queries: int, limit: int) -> Bool[Tensor, "q"]:
+    return torch.bincount(query_p, minlength=queries) > limit
+
+
+def _in_rows(key_p: Int64[Tensor, "p"], query_p: Int64[Tensor, "p"], queries: int) -> Int64[Tensor, "q most"]:
+    """The keys of each query in a row of its own, filled up with the key of nothing."""
+    count_q = torch.bincount(query_p, minlength=queries)
+    table = no_keys(queries, int(count_q.max()) if queries else 0, key_p.device)
+    table[query_p, place_among_equals(query_p, count_q)] = key_p
+    return table
+
+
+def _greatest(key_qk: Int64[Tensor, "q k"], more_qm: Int64[Tensor, "q m"]) -> Int64[Tensor, "q k"]:
+    return torch.cat([key_qk, more_qm], dim=1).topk(key_qk.shape[1]).values
 
 
 def similarity_tiles(
@@ -139,78 +224,63 @@ def similarity_tiles(
 ) -> Iterator[tuple[slice, Float32[Tensor, "block g"]]]:
     """Blocks of queries, each with its similarities to the whole gallery: -inf where a row is no candidate.
 
-    The one place where similarities are computed. The gallery's ids ascend. There is always a block, be it empty.
+    For what depends on every pair. The gallery's ids ascend. There is always a block, be it empty.
     """
-    size = max(1, tile_bytes // (_BYTES_PER_PAIR * max(1, len(gallery.ids))))
-    for start in range(0, max(1, len(queries.ids)), size):
-        block = slice(start, start + size)
+    unit_gd = gallery.unit()
+    for block in blocks(len(queries), rows_in_float64(len(gallery), tile_bytes)):
         part = queries.take(block)
-        similarity_qg = _similarity(part.unit, gallery.unit)
-        _exclude(similarity_qg, part, gallery)
+        similarity_qg = similarity(part.unit(), unit_gd)
+        exclude(similarity_qg, part, gallery)
         yield block, similarity_qg
 
 
-def _similarity(unit_qd: Float64[Tensor, "q d"], unit_gd: Float64[Tensor, "g d"]) -> Float32[Tensor, "q g"]:
-    with torch.autocast(unit_qd.device.type, enabled=False):
-        return (unit_qd @ unit_gd.T).float()
+def pair_keys(
+    similarity_p: Float32[Tensor, "*pairs"],
+    place_p: Int64[Tensor, "*any"],
+    last_p: Bool[Tensor, "*pairs"] | None = None,
+) -> Int64[Tensor, "*pairs"]:
+    """One integer for each pair, all different within a query; the greater, the nearer.
+
+    The similarity's bits lead; among ties those marked ``last_p`` come last; then the smaller ``place_p`` wins. So the
+    order has no ties left, and ``topk``, which is not stable, is exact on it even where whole rows are equal.
+    """
+    # Adding 0.0 turns -0.0 into 0.0: they are equal, but their bits are not.
+    bits = (similarity_p + 0.0).view(torch.int32)
+    # As integers, the bits of negative floats ascend the wrong way round.
+    bits ^= (bits >> 31) & _ALL_BUT_SIGN
+    key = bits.long()
+    key <<= 32
+    if last_p is not None:
+        key.add_(last_p, alpha=-(2**31))
+    return key.sub_(place_p)
 
 
-def _exclude(similarity_qg: Float32[Tensor, "q g"], queries: Rows, gallery: Rows) -> None:
-    if not similarity_qg.numel():
-        return
-    position_q = torch.searchsorted(gallery.ids, queries.ids).clamp_(max=len(gallery.ids) - 1)
-    itself = (gallery.ids[position_q] == queries.ids).nonzero().squeeze(1)
-    similarity_qg[itself, position_q[itself]] = -torch.inf
-    if queries.groups is not None and gallery.groups is not None:
-        group_q1 = queries.groups[:, None]
-        similarity_qg.masked_fill_((group_q1 == gallery.groups) & (group_q1 >= 0), -torch.inf)
+def read_keys(key: Int64[Tensor, "*pairs"]) -> tuple[Float32[Tensor, "*pairs"], Int64[Tensor, "*pairs"]]:
+    """Similarity and place of keys that mark none as last."""
+    place = -key & 0xFFFFFFFF
+    bits = ((key + place) >> 32).int()
+    return (bits ^ ((bits >> 31) & _ALL_BUT_SIGN)).view(torch.float32), place
+
+
+def no_keys(queries: int, k: int, device: torch.device) -> Int64[Tensor, "q k"]:
+    """The key of a row that is nowhere, which every real one beats."""
+    nothing = pair_keys(torch.tensor([-torch.inf]), torch.tensor([2**31 - 1]))
+    return nothing.to(device).expand(queries, k).clone()
 
 
 def rank_keys(
     similarity_qg: Float32[Tensor, "q g"], last_of_ties_qg: Bool[Tensor, "q g"] | None = None
 ) -> Int64[Tensor, "q g"]:
-    """One integer for each pair, all different within a query; the greater, the nearer.
-
-    The similarity's bits lead; among ties those marked ``last_of_ties_qg`` come last; then the position decides. So the
-    order has no ties left, and ``topk``, which is not stable, is exact on it even where whole rows are equal.
-    """
-    # Adding 0.0 turns -0.0 into 0.0: they are equal, but their bits are not.
-    bits_qg = (similarity_qg + 0.0).view(torch.int32)
-    # As integers, the bits of negative floats ascend the wrong way round.
-    bits_qg ^= (bits_qg >> 31) & 0x7FFFFFFF
-    key_qg = bits_qg.long()
-    key_qg <<= 32
-    if last_of_ties_qg is not None:
-        key_qg.add_(last_of_ties_qg, alpha=-(2**31))
-    return key_qg.sub_(torch.arange(key_qg.shape[1], device=key_qg.device))
-
-
-def _nearest(
-    similarity_qg: Float32[Tensor, "q g"], k: int, ids_q: Int64[Tensor, "q"]
-) -> tuple[Float32[Tensor, "q k"], Int64[Tensor, "q k"]]:
-    refuse_too_few(k, (similarity_qg > -torch.inf).sum(dim=1), ids_q)
-    positions_qk = rank_keys(similarity_qg).topk(min(k, similarity_qg.shape[1])).indices
-    return similarity_qg.gather(1, positions_qk), positions_qk
-
-
-def refuse_too_few(k: int, candidates_q: Int64[Tensor, "q"], ids_q: Int64[Tensor, "q"]) -> None:
-    """Raises RETRIEVAL when ``k`` is below one, or more than some query's candidates (names the first such query)."""
-    if k < 1:
-        raise refusal(f"k={k}, and k must be 1 or more.", "Ask for at least one neighbour.")
-    short_q = candidates_q < k
-    if short_q.any():
-        first = int(short_q.int().argmax())
-        raise refusal(
-            f"k={k}, but query {int(ids_q[first])} has only {int(candidates_q[first])} candidates.",
-            "Ask for fewer neighbours, or search a larger gallery.",
-        )
+    """``pair_keys`` of a gallery in order of its ids."""
+    place_g = torch.arange(similarity_qg.shape[1], device=similarity_qg.device)
+    return pair_keys(similarity_qg, place_g, last_of_ties_qg)
 
 
 def _refuse_zero(rows: Rows, side: str) -> None:
-    ids = rows.ids[rows.zero()].tolist()
+    ids = rows.ids[rows.is_zero].tolist()
     if ids:
         raise refusal(
-            f"{len(ids)} of {len(rows.ids)} {side} rows are zero: they point nowhere, so nothing is near them.",
+            f"{len(ids)} of {len(rows)} {side} rows are zero: they point nowhere, so nothing is near them.",
             "Drop these rows, or look for dead units in the head.",
             where=f"sample ids\n{listed(ids)}",
         )
@@ -224,7 +294,3 @@ def _refuse_twice(ids_g: Int64[Tensor, "g"]) -> None:
             "Give each gallery row an id of its own.",
             where=f"sample ids\n{listed(twice)}",
         )
-
-
-def refusal(what: str, fix: str, where: str = "") -> LikenessError:
-    return LikenessError("RETRIEVAL", what, where=where, fix=fix)
