@@ -3,11 +3,14 @@
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 from helpers import SHARED, draw_striped
 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # every number below is of the CPU
 os.environ["WANDB_MODE"] = "offline"
+hypothesis.settings.register_profile("patient", deadline=None)  # what a test takes depends on what else runs
+hypothesis.settings.load_profile("patient")
 
 
 @pytest.fixture

@@ -246,6 +246,10 @@ def test_what_yaml_can_spell_for_a_type_passes(right):
         ("metric.ks=[5]", "metric.ks: [5] must be different numbers from 1 up, and have 1 among them"),
         ("metric.ks=[1,1]", "metric.ks: [1, 1] must be different numbers"),
         ("figures.split=tets", "figures.split: 'tets' is not one of train, val, test"),
+        (
+            "callbacks.best.monitor=val/hit@1",
+            "callbacks.best.monitor: val/hit@1 is judged each epoch, and needs hits_every_n_epochs=1",
+        ),
         ("callbacks.best.monitor=val/los", "callbacks.best.monitor: 'val/los' is not one of"),
     ],
 )

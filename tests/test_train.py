@@ -277,7 +277,7 @@ def watch(owner, name, sent):
 
 _, extracting, training, script, *options = sys.argv
 watch(Extractor, "__call__", extracting)
-watch(Autoencoder, "training_step", training)
+watch(Autoencoder, "_training_loss", training)
 sys.argv = [script, *options]
 runpy.run_path(script, run_name="__main__")
 """

@@ -216,6 +216,7 @@ def build_head(config: Config, feature_shape: tuple[int, ...], card: dict[str, A
         optimizer=build(config["optimizer"]),
         scheduler=build(config["scheduler"]) if config["scheduler"] else None,
         metric=SimilarityRetrieval(only_hits=True, exclude_group=config["metric"]["exclude_home"], **metric),
+        hits_every_n_epochs=config["hits_every_n_epochs"],
         seed=config["seed"],
         card=card,
     )
@@ -308,7 +309,7 @@ def add_trackers(config: Config, folder: RunFolder) -> None:
 
 
 def _kept_in(node: Mapping[str, Any], folder: Path) -> dict[str, str]:
-    return {"dirpath": str(folder / "checkpoints")} if node["_target_"].endswith("Checkpoint") else {}
+    return {"dirpath": str(folder / "checkpoints")} if node["_target_"].endswith(("Checkpoint", "BestWeights")) else {}
 
 
 def fit(trainer: pl.Trainer, module: Autoencoder, data: FeatureData, folder: RunFolder) -> None:

@@ -171,6 +171,7 @@ class Train(Shared):
     metric: Scoring = field(default_factory=Scoring)
     thesis: Thesis = field(default_factory=Thesis)
     batch_size: int = 128
+    hits_every_n_epochs: int = 5
     seed: int = 0
     seeds: int = 1
 
@@ -283,6 +284,7 @@ def _bare(plain: Mapping[str, Any]) -> Iterator[str]:
 # Least value of numbers, by dotted path; None is allowed where it is the default.
 _LEAST = {
     "batch_size": 1,
+    "hits_every_n_epochs": 1,
     "sweep.at_once": 1,
     "seed": 0,
     "seeds": 1,
@@ -327,13 +329,24 @@ def _value_faults(plain: Mapping[str, Any]) -> Iterator[str]:
             yield f"{path}: {value!r} is not one of {', '.join(str(choice) for choice in choices if choice)}"
     if (last := plain.get("seed", 0) + plain.get("seeds", 1) - 1) > _GREATEST_SEED:
         yield f"seed: {last} is greater than {_GREATEST_SEED}"
+    if plain.get("hits_every_n_epochs", 1) > 1:
+        for path in ("callbacks.early_stopping.monitor", "callbacks.best.monitor"):
+            if str(_at(plain, path, "")).startswith("val/hit@"):
+                yield f"{path}: {_at(plain, path)} is judged each epoch, and needs hits_every_n_epochs=1"
     ks = _at(plain, "metric.ks")
     if ks is not None and (1 not in ks or min(ks) < 1 or len(set(ks)) < len(ks)):
         yield f"metric.ks: {ks} must be different numbers from 1 up, and have 1 among them (runs are compared by hit@1)"
 
 
 # What the heads of a job of several seeds have in common.
-_SHARED = (*(name for name in _NODES if name != "architecture"), "scheduler", "callbacks", "metric", "batch_size")
+_SHARED = (
+    *(name for name in _NODES if name != "architecture"),
+    "scheduler",
+    "callbacks",
+    "metric",
+    "batch_size",
+    "hits_every_n_epochs",
+)
 # What several heads cannot be trained with at once: path, the values that they can, why not.
 _ALONE: tuple[tuple[str, tuple[Any, ...], str], ...] = (
     ("trainer.gradient_clip_val", (None, 0, 0.0), "one norm would be taken over the gradients of all seeds"),
@@ -350,6 +363,7 @@ _FOLLOWED = {
         *("monitor", "mode", "patience", "min_delta", "check_finite", "stopping_threshold", "divergence_threshold"),
         *("strict", "verbose"),
     },
+    "BestWeights": {"monitor", "mode", "filename"},
     "ModelCheckpoint": {"monitor", "mode", "filename", "save_weights_only", "enable_version_counter", "verbose"},
 }
 

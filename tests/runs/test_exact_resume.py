@@ -9,11 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from helpers import ROOT
 from small_run import BATCHES, RaisedAt, config_of, drawn, train
 
 from likeness.errors import LikenessError
+from likeness.heads.autoencoder import Autoencoder
 from likeness.runs import preemption
 from likeness.runs.checkpoint import (
     CARD,
@@ -93,6 +95,69 @@ def test_cut_at_every_batch_the_end_is_the_same_bit_for_bit(variant, tmp_path):
         assert again.current_epoch == trainer.current_epoch
 
 
+class Counted(pl.Callback):
+    """Counts the batches that are learned from without asking for a word between them; a signal arrives in one."""
+
+    def __init__(self, monkeypatch, at: int | None = None) -> None:
+        self.seen = 0
+        learn = Autoencoder._training_loss
+
+        def watched(module, batch):
+            self.seen += 1
+            if self.seen == at:
+                signal.raise_signal(signal.SIGUSR1)
+            return learn(module, batch)
+
+        monkeypatch.setattr(Autoencoder, "_training_loss", watched)
+
+
+UNDIVIDED = [
+    *(variant for variant in VARIANTS if not any("trainer." in option for option in variant)),
+    ["optimizer=adamw", "noise=gaussian", "trainer.precision=bf16-mixed"],
+    ["optimizer=sgd", "optimizer.lr=1", "trainer.gradient_clip_val=0.05"],
+]
+
+
+@pytest.mark.parametrize("variant", UNDIVIDED, ids=" ".join)
+def test_an_epoch_as_one_step_learns_what_its_batches_do_and_is_cut_at_any_of_them(variant, tmp_path):
+    config = config_of(*variant)
+    module, trainer, history = train(config, tmp_path / "divided", RaisedAt())
+    assert not trainer.train_dataloader.undivided
+    expected = state_at_the_end(tmp_path / "divided")
+    with pytest.MonkeyPatch.context() as patch:
+        whole, trainer, found = train(config, tmp_path / "whole", counted := Counted(patch))
+        assert trainer.train_dataloader.undivided
+    assert_same_tensors(dict(whole.state_dict()), dict(module.state_dict()))
+    assert_same_tensors(state_at_the_end(tmp_path / "whole"), expected)
+    assert found == history
+    for at in range(1, counted.seen + 1):
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(preemption.Preempted) as end:
+            train(config, tmp_path / str(at), Counted(patch, at))
+        assert end.value.step == at
+        with pytest.MonkeyPatch.context() as patch:
+            resumed, _, found = train(config, tmp_path / str(at), rest := Counted(patch))
+        assert rest.seen == counted.seen - at
+        assert_same_tensors(dict(resumed.state_dict()), dict(module.state_dict()), f"cut at {at}")
+        assert_same_tensors(state_at_the_end(tmp_path / str(at)), expected, f"cut at {at}")
+        assert found == history
+
+
+ASKING = [
+    "+trainer.max_steps=8",
+    "+trainer.accumulate_grad_batches=2",
+    "+trainer.val_check_interval=0.5",
+    "+trainer.limit_train_batches=2",
+    "trainer.precision=64-true",
+    "+callbacks.timer={_target_: pytorch_lightning.callbacks.Timer, duration: '00:01:00:00'}",
+]
+
+
+@pytest.mark.parametrize("option", ASKING)
+def test_batches_stay_apart_where_something_is_asked_between_them(option, tmp_path, monkeypatch):
+    _, trainer, _ = train(config_of("optimizer=sgd", option), tmp_path, Counted(monkeypatch))
+    assert not trainer.train_dataloader.undivided
+
+
 class Killed(BaseException):
     """Nothing is saved on the way out, as when the process is killed."""
 
@@ -161,6 +226,24 @@ def test_every_signal_saves_and_says_so(sent, tmp_path):
     verb = "interrupted" if sent == signal.SIGINT else "preempted"
     assert str(end.value) == f"{verb} at step 4; saved; resume with the same command"
     assert steps(tmp_path) == [4]
+
+
+def test_the_best_weights_are_on_disk_with_each_checkpoint_and_at_the_end(tmp_path):
+    config = config_of("optimizer=adamw", "callbacks.resume.every_seconds=null")
+    cut(config, tmp_path, 5)
+    best = open_checkpoint(tmp_path / "checkpoints" / "best.ckpt")
+    assert (best["epoch"], best["global_step"]) == (0, 3)
+    train(config, tmp_path, RaisedAt())
+    best, last = (open_checkpoint(tmp_path / "checkpoints" / name) for name in ("best.ckpt", "resume-00000009.ckpt"))
+    assert (best["epoch"], best["global_step"]) == (2, 9)
+    assert_same_tensors(best["state_dict"], last["state_dict"])
+    assert "optimizer_states" not in best
+
+
+def test_hits_are_measured_from_the_first_epoch_on_every_so_often(tmp_path):
+    _, _, history = train(config_of("optimizer=adamw", "hits_every_n_epochs=2"), tmp_path, RaisedAt())
+    assert ["val/hit@1" in epoch for epoch in history] == [True, False, True]
+    assert all("val/loss" in epoch for epoch in history)
 
 
 def test_signals_during_the_save_destroy_nothing(tmp_path, monkeypatch):

@@ -3,12 +3,14 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from math import prod
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from jaxtyping import Bool, Float, Int
+from pytorch_lightning.callbacks import GradientAccumulationScheduler, ModelCheckpoint
 from torch import Tensor
 
 from likeness.features.extraction import Features
@@ -16,6 +18,15 @@ from likeness.features.store import MappedRows, Rows
 from likeness.files import digest
 
 TRAINING_SPLITS = ("train", "unlabelled")
+_ROWS_TO_JUDGE, _BYTES_TO_JUDGE = 4096, 16 << 20
+_HOOKS_OF_A_BATCH = (
+    "on_train_batch_start",
+    "on_train_batch_end",
+    "on_before_zero_grad",
+    "on_before_backward",
+    "on_after_backward",
+    "on_before_optimizer_step",
+)
 
 
 class Batch(NamedTuple):
@@ -31,6 +42,13 @@ class Batch(NamedTuple):
     homes: Int[Tensor, "*heads b"]
     is_query: Bool[Tensor, "*heads b"]
     is_gallery: Bool[Tensor, "*heads b"]
+
+
+class Shown(NamedTuple):
+    """Rows as a head learns from them: of what else is known it is told nothing."""
+
+    features: Float[Tensor, "..."]
+    position: Int[Tensor, "*heads b"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +81,18 @@ class Split:
             yield self[torch.arange(start, min(start + size, len(self)), device=self.labels.device)]
 
 
+class Epoch:
+    """All batches of an epoch, for a training step that goes through them on its own."""
+
+    def __init__(self, batches: "Batches") -> None:
+        self._batches = batches
+
+    def __iter__(self) -> Iterator[tuple[Shown, bool]]:
+        """The rows of each batch, and whether it is the last."""
+        rows = self._batches.split.rows
+        return ((Shown(rows[at], at), self._batches.is_last) for at in self._batches.positions())
+
+
 class Batches:
     """The batches of a split: in order, or shuffled by (seed, epoch); every process takes its own share of each.
 
@@ -73,12 +103,20 @@ class Batches:
         size: Rows a batch, over all processes together.
         seed: Of the order; None keeps the rows in order. Several seeds give batches of [heads, b] rows: for each seed
             those that it alone would give.
+        undivided: Give out an ``Epoch`` with all its batches as if it were one batch.
     """
 
     def __init__(
-        self, split: Split, size: int, seed: int | Sequence[int] | None = None, rank: int = 0, world: int = 1
+        self,
+        split: Split,
+        size: int,
+        seed: int | Sequence[int] | None = None,
+        rank: int = 0,
+        world: int = 1,
+        undivided: bool = False,
     ) -> None:
         self.split, self.size, self.seed, self.rank, self.world = split, size, seed, rank, world
+        self.undivided = undivided
         self.epoch = 0
         self._first = self._taken = 0
         self.sampler, self.batch_sampler = self, None  # Lightning tells ``loader.sampler`` the epoch
@@ -87,20 +125,38 @@ class Batches:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        """A last batch too small to give every process a row is dropped when training, so that none waits for ever."""
+        return min(self.count, 1) if self.undivided else self.count
+
+    @property
+    def count(self) -> int:
+        """Batches in an epoch.
+
+        A last one too small to give every process a row is dropped when training, so that none waits for ever.
+        """
         whole, rest = divmod(len(self.split), self.size)
         return whole + (rest >= self.world if self.seed is not None else rest > 0)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Any]:
+        if self.undivided:
+            return iter([Epoch(self)] if len(self) else [])
+        return (self.split[position] for position in self.positions())
+
+    def positions(self) -> Iterator[Int[Tensor, "*heads b"]]:
+        """The rows of each batch of an epoch that has not been given out."""
         first, self._first = self._first, 0
         order = self._order()
-        for number in range(first, len(self)):
+        for number in range(first, self.count):
             self._taken = number + 1
-            yield self.split[order[..., number * self.size : self._taken * self.size][..., self.rank :: self.world]]
+            yield order[..., number * self.size : self._taken * self.size][..., self.rank :: self.world]
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the batch that was given out is the epoch's last."""
+        return self._taken == self.count
 
     def state_dict(self) -> dict[str, int]:
         """How many batches of the epoch were given out; Lightning keeps it in a checkpoint."""
-        return {"taken": self._taken % max(len(self), 1)}
+        return {"taken": self._taken % max(self.count, 1)}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         """The next iteration starts after as many batches as had been given out."""
@@ -160,16 +216,49 @@ class FeatureData(pl.LightningDataModule):
         return self.split(*TRAINING_SPLITS)
 
     def train_dataloader(self) -> Batches:
-        return self._batches(self.training_split(), self.seed)
+        split, size, trainer = self.training_split(), self.batch_size, self.trainer
+        if trainer is None:
+            return Batches(split, size, self.seed)
+        split, rank, world = split.to(trainer.strategy.root_device), trainer.global_rank, trainer.world_size
+        return Batches(split, size, self.seed, rank, world, undivided=asks_nothing_within_an_epoch(trainer))
 
     def val_dataloader(self) -> Batches:
-        return self._batches(self.split("val"), None)
+        """In batches as large as is good for the caches: nothing is learned from them."""
+        split, trainer = self.split("val"), self.trainer
+        size = max(self.batch_size, min(_ROWS_TO_JUDGE, _BYTES_TO_JUDGE // (4 * prod(self.feature_shape))))
+        if trainer is None:
+            return Batches(split, size)
+        return Batches(split.to(trainer.strategy.root_device), size, None, trainer.global_rank, trainer.world_size)
 
-    def _batches(self, split: Split, seed: int | None) -> Batches:
-        if self.trainer is None:
-            return Batches(split, self.batch_size, seed)
-        device = self.trainer.strategy.root_device
-        return Batches(split.to(device), self.batch_size, seed, self.trainer.global_rank, self.trainer.world_size)
+
+def asks_nothing_within_an_epoch(trainer: pl.Trainer) -> bool:
+    """Whether an epoch may be one training step: no option and no callback wants a word between two batches.
+
+    A callback that has one another way says so by ``asks_between_steps``.
+    """
+    return (
+        trainer.world_size == 1
+        and trainer.accumulate_grad_batches == 1
+        and trainer.precision in ("32-true", "bf16-mixed")
+        and trainer.max_steps == -1
+        and not trainer.fast_dev_run  # type: ignore[attr-defined]
+        and not trainer.overfit_batches  # type: ignore[attr-defined]
+        and all(_is_whole(part) for part in (trainer.limit_train_batches, trainer.val_check_interval))
+        and not any(_asks_within_an_epoch(callback) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+    )
+
+
+def _is_whole(part: Any) -> bool:
+    return isinstance(part, float) and part == 1.0
+
+
+def _asks_within_an_epoch(callback: pl.Callback) -> bool:
+    if getattr(callback, "asks_between_steps", False):
+        return False
+    if isinstance(callback, ModelCheckpoint) and not (callback._every_n_train_steps or callback._train_time_interval):
+        return False
+    own = (getattr(type(callback), hook) is not getattr(pl.Callback, hook) for hook in _HOOKS_OF_A_BATCH)
+    return isinstance(callback, GradientAccumulationScheduler) or any(own)
 
 
 def _chosen(features: Features, at: np.ndarray) -> Split:

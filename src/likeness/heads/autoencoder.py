@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from likeness.errors import LikenessError
-from likeness.features.datamodule import Batch, FeatureData, Split, mixed
+from likeness.features.datamodule import Batch, Batches, Epoch, FeatureData, Shown, Split, mixed
 from likeness.heads.linear import ClosedForm
-from likeness.heads.noise import Noise
+from likeness.heads.noise import Noise, NoNoise
 from likeness.heads.scaling import Scaling
 
 _ROWS_AT_ONCE = 4096
@@ -42,7 +42,8 @@ class Autoencoder(pl.LightningModule):
         loss: Takes (rebuilt, clean), both in scaled units.
         optimizer: Takes parameters.
         scheduler: Takes the optimizer; None keeps the learning rate.
-        metric: Scores the codes of the validation split at the end of each validation.
+        metric: Scores the codes of the validation split.
+        hits_every_n_epochs: How often, from the first validation on; the loss is measured in each.
         card: Plain values that travel in the checkpoint: what another program needs to use this head.
     """
 
@@ -55,6 +56,7 @@ class Autoencoder(pl.LightningModule):
         optimizer: Callable[..., torch.optim.Optimizer],
         scheduler: Callable[..., Any] | None = None,
         metric: Metric | None = None,
+        hits_every_n_epochs: int = 1,
         seed: int = 0,
         card: dict[str, Any] | None = None,
     ) -> None:
@@ -62,12 +64,14 @@ class Autoencoder(pl.LightningModule):
         self.head: Any = head
         self.scaling, self.noise, self.loss = scaling, noise, loss
         self.metric: Any = metric
+        self.hits_every_n_epochs = hits_every_n_epochs
         self.seed, self.card = seed, card or {}
         self._make_optimizer, self._make_scheduler = optimizer, scheduler
         self._drawn: dict[tuple[str, int], Tensor] = {}
         self._losses: dict[str, list[Tensor]] = {"train": [], "val": []}
         self._best_hit = float("-inf")
         self._resumed = False
+        self.between_steps: Callable[[], None] = _nothing  # what a callback has to do between two batches of an epoch
 
     def encode(self, features: Float[Tensor, "b ..."]) -> Float[Tensor, "b code"]:
         """Codes of raw features: scaled as in training, never corrupted."""
@@ -89,25 +93,61 @@ class Autoencoder(pl.LightningModule):
         if not self._resumed and self.trainer.current_epoch == 0 and self.trainer.global_step == 0:
             self.scaling.fit(row_batches(self._data.training_split()))
 
-    def training_step(self, batch: Batch, index: int) -> Float[Tensor, ""]:
+    def training_step(self, batch: Batch | Epoch, index: int) -> Float[Tensor, ""]:
+        if isinstance(batch, Epoch):
+            self._learn(batch)
+            return torch.zeros((), device=self.device, requires_grad=True)  # for Lightning to go backward through
+        return self._training_loss(batch)
+
+    def _training_loss(self, batch: Batch | Shown) -> Float[Tensor, ""]:
         clean = self._scaled(batch)
         loss = self.objective(self._corrupted(clean, batch, "train"), clean)
         self._losses["train"].append(weighted(loss.detach(), batch.position.shape[-1]))
         return loss.sum()
+
+    def _learn(self, epoch: Epoch) -> None:
+        """What Lightning does with each batch, without what it asks between them; it counts the last one itself."""
+        loop, (optimizer,) = self.trainer.fit_loop.epoch_loop, self.trainer.optimizers
+        steps = loop.automatic_optimization.optim_progress.optimizer.step
+        for batch, is_last in epoch:
+            loss = self._training_loss(batch)
+            with torch.autocast(self.device.type, enabled=False):
+                optimizer.zero_grad()
+                loss.backward()
+                if self.trainer.gradient_clip_val is not None:
+                    clipping = self.trainer.gradient_clip_val, self.trainer.gradient_clip_algorithm
+                    self.configure_gradient_clipping(optimizer, *clipping)
+                optimizer.step()
+            loop.batch_progress.is_last_batch = is_last
+            if not is_last:
+                steps.increment_ready()
+                steps.increment_completed()
+                self.between_steps()
+                loop._batches_that_stepped += 1
+
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
+    ) -> None:
+        """An epoch as one training step has taken its steps already."""
+        if isinstance(self.trainer.train_dataloader, Batches) and self.trainer.train_dataloader.undivided:
+            assert optimizer_closure is not None
+            optimizer_closure()
+        else:
+            super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
 
     def validation_step(self, batch: Batch, index: int) -> None:
         clean, count = self._scaled(batch), len(batch.position)
         if count:
             noisy = self._corrupted(clean, batch, "val") if self.noise.drawn_once else clean
             self._losses["val"].append(weighted(self.objective(noisy, clean), count))
-        if self.metric is not None:
+        if self._measures_hits():
             self._remember(self.head.encode(clean).float(), batch)
 
     def on_train_epoch_end(self) -> None:
         self._report({"train/loss": self._mean_loss("train")})
 
     def on_validation_epoch_end(self) -> None:
-        self._report({"val/loss": self._mean_loss("val"), **(self._hits() if self.metric is not None else {})})
+        self._report({"val/loss": self._mean_loss("val"), **(self._hits() if self._measures_hits() else {})})
 
     def configure_optimizers(self) -> Any:
         optimizer = self._make_optimizer(self.head.parameters())
@@ -145,11 +185,15 @@ class Autoencoder(pl.LightningModule):
         self.scaling.fit(batches)
         self.head.fit(lambda: (self.scaling(rows) for rows in batches()))
 
+    def _measures_hits(self) -> bool:
+        validation = self.current_epoch // (self.trainer.check_val_every_n_epoch or 1)
+        return self.metric is not None and validation % self.hits_every_n_epochs == 0
+
     @property
     def _data(self) -> FeatureData:
         return self.trainer.datamodule  # type: ignore[attr-defined]
 
-    def _scaled(self, batch: Batch) -> Float[Tensor, "..."]:
+    def _scaled(self, batch: Batch | Shown) -> Float[Tensor, "..."]:
         return self.scaling(batch.features)
 
     def _remember(self, codes: Float[Tensor, "..."], batch: Batch) -> None:
@@ -163,13 +207,15 @@ class Autoencoder(pl.LightningModule):
     def _report(self, values: dict[str, Any]) -> None:
         self.log_dict(values, sync_dist=True)
 
-    def _corrupted(self, clean: Float[Tensor, "..."], batch: Batch, split: str) -> Float[Tensor, "..."]:
+    def _corrupted(self, clean: Float[Tensor, "..."], batch: Batch | Shown, split: str) -> Float[Tensor, "..."]:
         return self._noisy(clean, batch.position, split, self.seed)
 
     def _noisy(
         self, clean: Float[Tensor, "b ..."], position: Int[Tensor, " b"], split: str, seed: int
     ) -> Float[Tensor, "b ..."]:
         """What a head of this seed sees of these rows at this step."""
+        if isinstance(self.noise, NoNoise):
+            return clean  # without drawing a generator for nothing
         if not self.noise.drawn_once:
             return self.noise(clean, self._generator(clean.device, seed, self.global_step))
         if (split, seed) not in self._drawn:
@@ -202,6 +248,10 @@ class Autoencoder(pl.LightningModule):
                 fix="Lower optimizer.lr, or scale the features (scaling=standardize).",
             )
         return total / count
+
+
+def _nothing() -> None:
+    """Nothing has to be done."""
 
 
 def weighted(loss: Float[Tensor, "*heads"], count: int) -> Float[Tensor, "2 *heads"]:

@@ -11,7 +11,7 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
 
-from likeness.features.datamodule import Batch, Batches
+from likeness.features.datamodule import Batch, Batches, Shown
 from likeness.heads.autoencoder import Autoencoder, computed_hits, update_metric
 from likeness.heads.noise import NoNoise
 
@@ -141,6 +141,7 @@ class StackedAutoencoder(Autoencoder):
             torch.vmap(first.loss),
             first._make_optimizer,
             first._make_scheduler,
+            hits_every_n_epochs=first.hits_every_n_epochs,
             seed=first.seed,
             card=first.card | {"seeds": [each.seed for each in heads]},
         )
@@ -185,13 +186,13 @@ class StackedAutoencoder(Autoencoder):
         """The training order is that of the heads that still learn."""
         cast(Batches, self.trainer.train_dataloader).seed = self._seeds()
 
-    def _scaled(self, batch: Batch) -> Float[Tensor, "learning b ..."]:
+    def _scaled(self, batch: Batch | Shown) -> Float[Tensor, "learning b ..."]:
         """A training batch has rows for each head; of a validation batch each head gets all."""
         if batch.position.ndim == 1:
             return self.scaling(batch.features).expand(len(self.head.places), *batch.features.shape)
         return self.scaling(batch.features.flatten(0, 1)).reshape(batch.features.shape)
 
-    def _corrupted(self, clean: Float[Tensor, "..."], batch: Batch, split: str) -> Float[Tensor, "..."]:
+    def _corrupted(self, clean: Float[Tensor, "..."], batch: Batch | Shown, split: str) -> Float[Tensor, "..."]:
         if isinstance(self.noise, NoNoise):
             return clean
         positions = batch.position.expand(clean.shape[:2])

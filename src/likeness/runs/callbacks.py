@@ -2,12 +2,13 @@
 
 import time
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint
 
 from likeness.console import Advance, progress
 from likeness.runs import preemption
@@ -53,6 +54,8 @@ class ResumeCheckpoint(Checkpoint):
         every_seconds: Between two batches, this long after the last one; None writes none for this reason.
     """
 
+    asks_between_steps = True
+
     def __init__(
         self, dirpath: str = "checkpoints", every_n_epochs: int | None = None, every_seconds: float | int | None = 60
     ) -> None:
@@ -84,6 +87,7 @@ class ResumeCheckpoint(Checkpoint):
         self._kept = [Path(trainer.ckpt_path)] if trainer.ckpt_path else []
         self._written = time.monotonic()
         trainer.callback_metrics.update(self._metrics)
+        module.between_steps = partial(self._between_batches, trainer)  # type: ignore[assignment]
         self._deferred.enter_context(preemption.deferred())  # not before: Lightning has put its own handlers just now
         trainer.fit_loop._restarting = False  # or it takes no step of a plateau scheduler at the end of this epoch
         if trainer.fit_loop.restarted_on_epoch_start:
@@ -130,6 +134,54 @@ class ResumeCheckpoint(Checkpoint):
             for old in set(resume_paths(self._folder)) - set(self._kept):
                 old.unlink()
         self._written = time.monotonic()
+
+
+class BestWeights(ModelCheckpoint):
+    """A ``ModelCheckpoint`` that writes when it matters: with each checkpoint to go on from, and when training ends.
+
+    Until then the best weights so far are kept where they are, in memory: writing them after every epoch that is better
+    takes longer than a small head's epoch.
+
+    Args:
+        dirpath: The folder.
+        monitor: What is the better the lower it is (``mode="min"``) or the higher (``"max"``).
+    """
+
+    def __init__(
+        self,
+        dirpath: str = "checkpoints",
+        monitor: str = "val/loss",
+        mode: Literal["min", "max"] = "min",
+        filename: str = "best",
+    ) -> None:
+        super().__init__(dirpath, filename, monitor, mode=mode, save_weights_only=True, enable_version_counter=False)
+        self._kept: tuple[str, dict[str, Any]] | None = None
+
+    def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
+        module = trainer.lightning_module
+        content: dict[str, Any] = {"epoch": trainer.current_epoch, "global_step": trainer.global_step}
+        content["state_dict"] = {name: value.clone() for name, value in module.state_dict().items()}
+        module.on_save_checkpoint(content)
+        self._kept = filepath, content
+        self._last_global_step_saved = trainer.global_step
+        self._last_checkpoint_saved = filepath
+
+    def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._write(trainer)
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        super().on_train_end(trainer, module)
+        self._write(trainer)
+
+    def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
+        super().on_exception(trainer, module, exception)
+        self._write(trainer)
+
+    def _write(self, trainer: Trainer) -> None:
+        if self._kept is not None:
+            path, content = self._kept
+            trainer.strategy.save_checkpoint(content, path)
+            self._kept = None
 
 
 def _agreed(trainer: Trainer, wish: int) -> int:
