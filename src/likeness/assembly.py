@@ -182,7 +182,7 @@ def _pace(config: Config, device: str, processes: int = 1) -> dict[str, int]:
     """Of one of so many processes of this machine."""
     options = config["extraction"]
     return {
-        "batch_size": options["batch_size"] or (32 if device == "cpu" else 256),
+        "batch_size": options["batch_size"] or (16 if device == "cpu" else 256),
         "workers": options["workers"] or max(1, (os.cpu_count() or 1) // processes),
     }
 

@@ -4,7 +4,7 @@ import hashlib
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -72,8 +72,17 @@ class Extractor:
     def __call__(self, pixels: UInt8[Tensor, "b s s 3"]) -> Float32[Tensor, "b ..."]:
         """Features in float32 whatever TF32 settings say: a row must not depend on the machine's switches."""
         pictures = self.preprocessing.normalize(pixels.to(self.device, non_blocking=True))
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False) if self.on_gpu else nullcontext():
             return self.backbone(pictures).float()
+
+    @property
+    def on_gpu(self) -> bool:
+        return torch.device(self.device).type == "cuda"
+
+    @property
+    def at_once(self) -> int:
+        """Batches that are looked at, or wait their turn, at the same time."""
+        return 2 if self.on_gpu else torch.get_num_threads()
 
 
 @dataclass(frozen=True)
@@ -164,8 +173,8 @@ def extract(
     report_duplicates(table, keys)
     shelf = Shelf(store, extractor.identity())
     with filling(extractor, table, keys, shelf, batch_size, workers) as missing:
-        for batch in missing:
-            missing.keep(batch, extractor(batch.pixels))
+        for batch, features in looked_at(extractor, missing):
+            missing.keep(batch, features)
     missing.refuse_unusable()
     bad, computed = missing.bad, missing.writer.written
     shelf.refresh()
@@ -242,10 +251,10 @@ def _seconds_a_picture(
     side = extractor.preprocessing.size
     extractor(torch.zeros(min(size, len(few)), side, side, 3, dtype=torch.uint8)).cpu()
     seen, spent, started = 0, 0.0, time.monotonic()
-    for batch in _batches(_prepared(extractor, table, keys, few, workers, size), size):
-        if pixels := [item.pixels for item in batch if item.pixels is not None]:
-            extractor(torch.from_numpy(np.stack(pixels))).cpu()
-        seen, spent = seen + len(pixels), time.monotonic() - started
+    decoded = _batches(_prepared(extractor, table, keys, few, workers, size), size)
+    usable = ([item for item in items if item.pixels is not None] for items in decoded)
+    for batch, _ in looked_at(extractor, map(_stacked, filter(None, usable))):
+        seen, spent = seen + len(batch.positions), time.monotonic() - started
         if spent > _SECONDS_TO_TIME:
             break
     return spent / seen if seen else None
@@ -287,8 +296,8 @@ class Missing:
         self._changed: list[int] = []
 
     def __iter__(self) -> Iterator[Batch]:
-        size = self.batch_size
-        prepared = _prepared(self.extractor, self.table, self.keys, self.first, self.workers, 4 * size)
+        size, at_once = self.batch_size, self.extractor.at_once
+        prepared = _prepared(self.extractor, self.table, self.keys, self.first, self.workers, (2 + at_once) * size)
         with progress("features", len(self.first)) if self.shown else nullcontext(_unseen) as advance:
             for items in _batches(prepared, size):
                 self._bad |= {item.row: _described(item.bad, item.row, self.table) for item in items if item.bad}
@@ -304,7 +313,7 @@ class Missing:
         Raises:
             LikenessError: DISK, STORE-PERM.
         """
-        self.writer.add(batch.positions, features.cpu().numpy(), batch.white)
+        self.writer.add(batch.positions, features.numpy(), batch.white)
 
     def refuse_unusable(self) -> None:
         """Raises DATA-CHANGED or NAN for pictures that gave no feature and are not merely bad."""
@@ -323,6 +332,53 @@ class Missing:
 
 def _unseen(count: int = 1) -> None:
     """Progress that nobody is shown."""
+
+
+def looked_at(extractor: Extractor, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Float32[Tensor, "b ..."]]]:
+    """Each batch and its features, in order, while the next ones are decoded and looked at."""
+    yield from (_on_gpu if extractor.on_gpu else _on_cores)(extractor, batches)
+
+
+def _on_cores(extractor: Extractor, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Tensor]]:
+    """A core a batch: cores that share one wait for each other at each layer, the longer the busier they are."""
+    cores = extractor.at_once
+    waiting: deque[tuple[Batch, Future[Tensor]]] = deque()
+    with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        try:
+            for batch in batches:
+                waiting.append((batch, pool.submit(extractor, batch.pixels)))
+                if len(waiting) > cores:
+                    batch, features = waiting.popleft()
+                    yield batch, features.result()
+            yield from ((batch, features.result()) for batch, features in waiting)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+            torch.set_num_threads(cores)
+
+
+def _on_gpu(extractor: Extractor, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Tensor]]:
+    """One batch behind the queue: while the host waits for its features, the device has the next batch to look at."""
+    waiting: deque[tuple[Batch, Tensor, torch.cuda.Event]] = deque()
+    with torch.cuda.device(extractor.device):
+        for batch in batches:
+            waiting.append((batch, *_queued(extractor, batch)))
+            if len(waiting) == extractor.at_once:
+                yield _arrived(*waiting.popleft())
+        yield from (_arrived(*each) for each in waiting)
+
+
+def _queued(extractor: Extractor, batch: Batch) -> tuple[Tensor, torch.cuda.Event]:
+    """Where the features will be, and the event after which they are; the host waits for neither."""
+    features = extractor(batch.pixels.pin_memory())
+    arriving = torch.empty(features.shape, pin_memory=True).copy_(features, non_blocking=True)
+    event = torch.cuda.Event()
+    event.record()
+    return arriving, event
+
+
+def _arrived(batch: Batch, features: Tensor, event: torch.cuda.Event) -> tuple[Batch, Tensor]:
+    event.synchronize()
+    return batch, features
 
 
 def _stacked(good: list[_Prepared]) -> Batch:

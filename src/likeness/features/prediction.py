@@ -17,7 +17,7 @@ from jaxtyping import Float32, UInt8
 from torch import Tensor, nn
 
 from likeness.errors import LikenessError
-from likeness.features.extraction import Batch, Extractor, Missing, decide, filling
+from likeness.features.extraction import Batch, Extractor, Missing, decide, filling, looked_at
 from likeness.features.store import WHOLE, Share, Shelf
 from likeness.images.folder import ImageTable, digests
 
@@ -64,31 +64,29 @@ class _Filling(pl.LightningModule):
         self.group = _Group(trainer.global_rank, trainer.world_size)
         self.keys = _shared_digests(self.group, self.table.files(), self.pace["workers"])
 
-    def predict_dataloader(self) -> Iterator[Batch]:
+    def predict_dataloader(self) -> Iterator[tuple[Batch, Tensor]]:
         try:
             part, shown = self.share, self.trainer.is_global_zero
             work = filling(self.extractor, self.table, self.keys, self.shelf, share=part, shown=shown, **self.pace)
             self.missing = self._held.enter_context(work)
             self.started = time.monotonic()
-            for batch in self.missing:
-                yield batch
+            for seen in looked_at(self.extractor, self.missing):
+                yield seen
                 if self.fault:
                     return
         except LikenessError as fault:
             self.fault = fault
 
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        return batch  # the extractor moves the pixels alone
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        return batch  # its features are there to be written
 
-    def predict_step(self, batch: Batch) -> Float32[Tensor, "b ..."]:
-        return self.extractor(batch.pixels)
-
-    def on_predict_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+    def predict_step(self, seen: tuple[Batch, Float32[Tensor, "b ..."]]) -> Tensor:
         assert self.missing is not None
         try:
-            self.missing.keep(batch, outputs)
+            self.missing.keep(*seen)
         except LikenessError as fault:
             self.fault = fault
+        return seen[1]
 
     def on_predict_end(self) -> None:
         try:
