@@ -123,6 +123,7 @@ def find_features(config: Config, extractor: Extractor) -> Features:
         on_bad_image=data.on_bad_image,
         mostly_white=data.mostly_white,
         memory_bytes=config["extraction"]["memory_gb"] * 1e9,
+        rehash=config["extraction"]["rehash"],
         **_pace(config, extractor.device),
     )
 
@@ -143,7 +144,14 @@ def fill_store(config: Config, number: int, of: int) -> tuple[Filled, Path] | No
     data, store = build(config["data"]), Path(config["paths"]["store"])
     pace = _pace(config, trainer.strategy.root_device.type, trainer.num_devices)
     filled = fill(
-        trainer, extractor, data.table(), store, share=Share(number, of), on_bad_image=data.on_bad_image, **pace
+        trainer,
+        extractor,
+        data.table(),
+        store,
+        share=Share(number, of),
+        on_bad_image=data.on_bad_image,
+        rehash=config["extraction"]["rehash"],
+        **pace,
     )
     return (filled, store) if trainer.is_global_zero else None
 
@@ -173,7 +181,8 @@ def extraction_cost(config: Config) -> Cost:
         with not_fetching():
             extractor = build_extractor(config)
         table, store = build(config["data"]).table(), Path(config["paths"]["store"])
-        return cost(extractor, table, store, **_pace(config, extractor.device))
+        rehash = config["extraction"]["rehash"]
+        return cost(extractor, table, store, rehash=rehash, **_pace(config, extractor.device))
     except LikenessError as error:
         return Cost(str(config["backbone"]["name"]), fault=error)
 

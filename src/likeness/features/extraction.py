@@ -22,6 +22,7 @@ from likeness.features.store import WHOLE, Rows, Share, Shelf, row_bytes
 from likeness.files import digest
 from likeness.images.decoding import BadImage, Decoder, white_share
 from likeness.images.folder import ImageTable, digests, report_duplicates
+from likeness.images.ledger import Ledger
 from likeness.images.preprocessing import Preprocessing
 
 log = logging.getLogger(__name__)
@@ -157,6 +158,7 @@ def extract(
     batch_size: int = 64,
     workers: int = 2,
     memory_bytes: float | int = np.inf,
+    rehash: bool = False,
 ) -> Features:
     """The features of a table of pictures: those in the store are read, the others computed and kept.
 
@@ -165,11 +167,14 @@ def extract(
             without the bad ones.
         mostly_white: Pictures with a larger share of pure white pixels are left out (plans and maps); None keeps all.
         memory_bytes: Above this the rows stay on disk, memory-mapped.
+        rehash: Read every file, also those that did not change since their digest was noted.
 
     Raises:
         LikenessError: IMG-BAD, DATA-CHANGED, NAN, DISK; whatever was computed stays in the store.
     """
-    keys = digests(table.files(), workers)
+    ledger = Ledger(store, table.root, rehash)
+    keys = digests(table.files(), workers, ledger)
+    ledger.keep()
     report_duplicates(table, keys)
     shelf = Shelf(store, extractor.identity())
     with filling(extractor, table, keys, shelf, batch_size, workers) as missing:
@@ -220,9 +225,11 @@ class Cost(NamedTuple):
     fault: LikenessError | None = None
 
 
-def cost(extractor: Extractor, table: ImageTable, store: Path, *, batch_size: int, workers: int) -> Cost:
+def cost(
+    extractor: Extractor, table: ImageTable, store: Path, *, batch_size: int, workers: int, rehash: bool = False
+) -> Cost:
     """What :func:`extract` would compute, at the pace of at most 64 pictures that are looked at now and not kept."""
-    keys = digests(table.files(), workers)
+    keys = digests(table.files(), workers, Ledger(store, table.root, rehash))
     shelf = Shelf(store, extractor.identity())
     shelf.refresh()
     wanted = _first_of_each(keys, np.flatnonzero(shelf.find(keys).missing))
@@ -506,7 +513,8 @@ def _refuse_changed(changed: list[int], table: ImageTable, shelf: Shelf, written
             f"{len(changed)} pictures changed or vanished while they were read.",
             where=listed([table.path(index) for index in changed]),
             kept=f"{written} features computed now, in {shelf.folder}; none of a changed picture.",
-            fix="Run the same command again when nothing writes to the folder.",
+            fix="Run the same command again when nothing writes to the folder any more; if files were exchanged under\n"
+            "their old time of change, with extraction.rehash=true.",
         )
 
 
