@@ -968,11 +968,11 @@ def _load(module: torch.nn.Module, state: Mapping[str, Tensor], path: Path) -> N
 
 def _other_extractor(path: Path, wanted: Mapping[str, Any], got: Mapping[str, Any]) -> LikenessError:
     changed = [
-        f"{part}.{name}: trained with {value!r}, here {got[part].get(name)!r}"
+        f"{part}.{name}: trained with {values.get(name)!r}, here {got[part].get(name)!r}"
         for part, values in wanted.items()
         if isinstance(values, Mapping)
-        for name, value in values.items()
-        if got[part].get(name) != value
+        for name in {**values, **got[part]}
+        if got[part].get(name) != values.get(name)
     ]
     return LikenessError(
         "CKPT-EXTRACTOR",
