@@ -83,7 +83,7 @@ class Extractor:
     @property
     def at_once(self) -> int:
         """Batches that are looked at, or wait their turn, at the same time."""
-        return 2 if self.on_gpu else torch.get_num_threads()
+        return {"cpu": torch.get_num_threads(), "cuda": 2}.get(torch.device(self.device).type, 1)
 
 
 @dataclass(frozen=True)
@@ -320,7 +320,7 @@ class Missing:
         Raises:
             LikenessError: DISK, STORE-PERM.
         """
-        self.writer.add(batch.positions, features.numpy(), batch.white)
+        self.writer.add(batch.positions, features.cpu().numpy(), batch.white)
 
     def refuse_unusable(self) -> None:
         """Raises DATA-CHANGED or NAN for pictures that gave no feature and are not merely bad."""
@@ -348,7 +348,7 @@ def looked_at(extractor: Extractor, batches: Iterable[Batch]) -> Iterator[tuple[
 
 def _on_cores(extractor: Extractor, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Tensor]]:
     """A core a batch: cores that share one wait for each other at each layer, the longer the busier they are."""
-    cores = extractor.at_once
+    threads, cores = torch.get_num_threads(), extractor.at_once
     waiting: deque[tuple[Batch, Future[Tensor]]] = deque()
     with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         try:
@@ -360,7 +360,7 @@ def _on_cores(extractor: Extractor, batches: Iterable[Batch]) -> Iterator[tuple[
             yield from ((batch, features.result()) for batch, features in waiting)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-            torch.set_num_threads(cores)
+            torch.set_num_threads(threads)
 
 
 def _on_gpu(extractor: Extractor, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Tensor]]:
