@@ -12,6 +12,7 @@ from hydra import compose, initialize_config_dir
 
 from likeness import assembly
 from likeness.config import checked, register
+from likeness.errors import LikenessError
 from likeness.features.datamodule import FeatureData
 from likeness.features.extraction import Extractor, Features
 from likeness.images.decoding import Decoder
@@ -120,3 +121,24 @@ def test_a_run_beside_a_slurm_is_not_told_to_use_srun(tmp_path, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assembly.build_trainer(config, RunFolder(tmp_path, config))
+
+
+def test_a_head_of_bf16_features_gets_them_and_no_others(tmp_path):
+    """A card that says the other precision, either way, is of features that this head was not trained on."""
+    register()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = checked(compose("train", ["data=folder", "data.root=/none", "logger=none", "backbone.precision=bf16"]))
+    data = drawn((1024,))
+    evaluation = {"backbone": {"weights": None}, "extraction": {**config["extraction"], "device": "cpu"}}
+    for own, other in (("bf16", "fp32"), ("fp32", "bf16")):
+        config["backbone"]["precision"] = own
+        extractor = assembly.build_extractor({**config, "extraction": evaluation["extraction"]})
+        card = assembly.build_card(config, {"architecture": "x", "backbone": "y"}, extractor, data)
+        head = assembly.build_head(config, data.feature_shape, card)
+        assembly._write_head(head, tmp_path / "best.ckpt")
+        assert assembly.restore(tmp_path / "best.ckpt", evaluation)[1].backbone.precision == own
+        head.card["backbone"]["precision"] = other
+        assembly._write_head(head, tmp_path / "best.ckpt")
+        with pytest.raises(LikenessError, match="features that this head was trained on") as refusal:
+            assembly.restore(tmp_path / "best.ckpt", evaluation)
+        assert "backbone.precision: trained with" in refusal.value.where

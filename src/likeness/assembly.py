@@ -125,6 +125,7 @@ def find_features(config: Config, extractor: Extractor) -> Features:
         mostly_white=data.mostly_white,
         memory_bytes=config["extraction"]["memory_gb"] * 1e9,
         undisturbed=preemption.undisturbed,
+        rehash=config["extraction"]["rehash"],
         **_pace(config, extractor.device),
     )
 
@@ -145,7 +146,14 @@ def fill_store(config: Config, number: int, of: int) -> tuple[Filled, Path] | No
     data, store = build(config["data"]), Path(config["paths"]["store"])
     pace = _pace(config, trainer.strategy.root_device.type, trainer.num_devices)
     filled = fill(
-        trainer, extractor, data.table(), store, share=Share(number, of), on_bad_image=data.on_bad_image, **pace
+        trainer,
+        extractor,
+        data.table(),
+        store,
+        share=Share(number, of),
+        on_bad_image=data.on_bad_image,
+        rehash=config["extraction"]["rehash"],
+        **pace,
     )
     return (filled, store) if trainer.is_global_zero else None
 
@@ -175,7 +183,8 @@ def extraction_cost(config: Config) -> Cost:
         with not_fetching():
             extractor = build_extractor(config)
         table, store = build(config["data"]).table(), Path(config["paths"]["store"])
-        return cost(extractor, table, store, **_pace(config, extractor.device))
+        rehash = config["extraction"]["rehash"]
+        return cost(extractor, table, store, rehash=rehash, **_pace(config, extractor.device))
     except LikenessError as error:
         return Cost(str(config["backbone"]["name"]), fault=error)
 
@@ -184,7 +193,7 @@ def _pace(config: Config, device: str, processes: int = 1) -> dict[str, int]:
     """Of one of so many processes of this machine."""
     options = config["extraction"]
     return {
-        "batch_size": options["batch_size"] or (32 if device == "cpu" else 256),
+        "batch_size": options["batch_size"] or (16 if device == "cpu" else 256),
         "workers": options["workers"] or max(1, (os.cpu_count() or 1) // processes),
     }
 
@@ -963,11 +972,11 @@ def _load(module: torch.nn.Module, state: Mapping[str, Tensor], path: Path) -> N
 
 def _other_extractor(path: Path, wanted: Mapping[str, Any], got: Mapping[str, Any]) -> LikenessError:
     changed = [
-        f"{part}.{name}: trained with {value!r}, here {got[part].get(name)!r}"
+        f"{part}.{name}: trained with {values.get(name)!r}, here {got[part].get(name)!r}"
         for part, values in wanted.items()
         if isinstance(values, Mapping)
-        for name, value in values.items()
-        if got[part].get(name) != value
+        for name in {**values, **got[part]}
+        if got[part].get(name) != values.get(name)
     ]
     return LikenessError(
         "CKPT-EXTRACTOR",

@@ -62,12 +62,16 @@ class Paths:
 
 @dataclass
 class Extraction:
-    """How features are computed; nothing here changes a feature. None fits the machine."""
+    """How features are computed; nothing here changes a feature. None fits the machine.
+
+    ``rehash`` reads every picture's file, also those whose size and time of change are as when they were last read.
+    """
 
     batch_size: int | None = None
     workers: int | None = None
     device: str = "auto"
     memory_gb: float = 16.0
+    rehash: bool = False
 
 
 @dataclass

@@ -1,3 +1,4 @@
+import copy
 import importlib.util
 import json
 
@@ -9,6 +10,7 @@ from safetensors.torch import save_file
 
 from likeness.assembly import build
 from likeness.errors import LikenessError
+from likeness.features import backbone as backbones
 from likeness.features.backbone import Backbone, own_preprocessing, pooled
 from likeness.features.weights import state_digest
 
@@ -53,6 +55,99 @@ def test_the_cut_gives_what_the_whole_network_computes_there():
         got = Backbone("shufflenet_v2_x0_5", "conv5", "avg", "bundled")(pictures)
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6)
     assert float(expected.std()) > 0.1
+
+
+FOLDED = [  # batch norms in all, and how many stand alone after
+    ("shufflenet_v2_x0_5", "conv5", 56, 0),
+    ("resnet18", "layer4", 20, 0),
+    ("resnet18", "layer1.0.conv1", 1, 0),
+    ("densenet121", "features.denseblock1", 13, 6),
+    ("mobilenet_v3_small", "features", 34, 0),
+]
+
+
+@pytest.mark.parametrize(("name", "layer", "before", "after"), FOLDED)
+def test_folding_moves_a_feature_no_more_than_another_order_of_sums(name, layer, before, after, monkeypatch):
+    """Against the same cut network before folding, in float64; batch norms are drawn, for a fresh one does nothing."""
+    cut = backbones._cut
+
+    def with_drawn_norms(*given):
+        network, generator = cut(*given), torch.Generator().manual_seed(0)
+        for norm in (module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)):
+            for values, low, high in ((norm.weight, 0.5, 1.5), (norm.bias, -1, 1), (norm.running_mean, -1, 1)):
+                values.data.uniform_(low, high, generator=generator)
+            norm.running_var.uniform_(0.2, 2, generator=generator)
+        kept.append(copy.deepcopy(network).eval())
+        return network
+
+    kept: list[torch.nn.Module] = []
+    monkeypatch.setattr(backbones, "_cut", with_drawn_norms)
+    folded = Backbone(name, layer, "avg", "random")
+    pictures = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        plain = pooled(kept[0](pictures)["feature"], "avg")
+        exact = pooled(kept[0].double()(pictures.double())["feature"], "avg")
+        got = folded(pictures)
+    scale = exact.square().mean().sqrt()
+    assert [norms(kept[0]), norms(folded)] == [before, after]
+    assert (got - exact).abs().max() < 1e-5 * scale
+    assert (got - plain).abs().max() < 1e-5 * scale
+    assert folded.weights_digest == state_digest(kept[0].float().state_dict())
+
+
+def norms(network: torch.nn.Module) -> int:
+    return sum(isinstance(module, torch.nn.BatchNorm2d) for module in network.modules())
+
+
+class _Branching(torch.nn.Module):
+    """Batch norms that no convolution can take in: its output is used twice, it is called twice, they are others'."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.twice_used, self.twice_called, self.own = (torch.nn.Conv2d(3, 3, 1) for _ in range(3))
+        self.norms = torch.nn.ModuleList(torch.nn.BatchNorm2d(3) for _ in range(3))
+        self.other = _Clipping(3)
+
+    def forward(self, pictures):
+        used = self.twice_used(pictures)
+        called = self.norms[1](self.twice_called(self.twice_called(pictures)))
+        return self.norms[0](used) + used + called + self.norms[2](pictures) + self.other(self.own(pictures))
+
+
+class _Clipping(torch.nn.BatchNorm2d):
+    def forward(self, maps):
+        return super().forward(maps).clamp(min=0)
+
+
+def test_a_batch_norm_that_is_not_one_convolutions_alone_is_left(monkeypatch):
+    network = _Branching().eval()
+    for norm in [*network.norms, network.other]:
+        norm.running_mean.fill_(0.5)
+    tracer = torch.fx.Tracer()
+    monkeypatch.setattr(tracer, "is_leaf_module", lambda module, name: not list(module.children()))
+    cut = torch.fx.GraphModule(network, tracer.trace(network))
+    pictures = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    expected = network(pictures)
+    folded = backbones.folded(cut)
+    assert norms(folded) == 4
+    torch.testing.assert_close(folded(pictures), expected)
+
+
+def test_bf16_is_near_fp32_and_its_features_are_float32():
+    """Of the bundled network on noise; batch norms that stand alone keep their float32."""
+    pictures = torch.randn(4, 3, 144, 144, generator=torch.Generator().manual_seed(0))
+    both = [Backbone("shufflenet_v2_x0_5", "conv5", "avg", "bundled", precision=name) for name in ("fp32", "bf16")]
+    with torch.inference_mode():
+        exact, rounded = (backbone(pictures) for backbone in both)
+    assert exact.dtype == rounded.dtype == torch.float32
+    assert torch.cosine_similarity(exact, rounded).min() > 0.99
+    assert not torch.equal(exact, rounded)
+    assert "precision" not in both[0].policy()
+    assert both[1].policy() == {**both[0].policy(), "precision": "bf16"}
+    dense = Backbone("densenet121", "features.denseblock1", "avg", "random", precision="bf16")
+    kinds = {(type(module).__name__, value.dtype) for module in dense.modules() for value in module.parameters(False)}
+    assert kinds == {("Conv2d", torch.bfloat16), ("BatchNorm2d", torch.float32)}
+    assert dense.feature_shape(64) == (256,)
 
 
 def test_random_weights_follow_from_their_seed_alone():

@@ -21,6 +21,7 @@ from likeness.features import extraction
 from likeness.features.backbone import Backbone
 from likeness.features.extraction import Extractor, cost, extract
 from likeness.features.store import MappedRows, Shelf
+from likeness.images import ledger as ledgers
 from likeness.images.decoding import Decoder
 from likeness.images.folder import ImageFolder
 from likeness.runs import preemption
@@ -66,6 +67,38 @@ def test_new_changed_and_copied_pictures_cost_one_look_each(photos, network, tmp
     assert network.seen() == 62
 
 
+def read_from_now_on(monkeypatch) -> list[Path]:
+    """The files that are hashed for the table."""
+    read, hashing = [], ledgers.hashlib.file_digest
+    noting = SimpleNamespace(**vars(ledgers.hashlib))
+    noting.file_digest = lambda file, name: (read.append(Path(file.name)), hashing(file, name))[1]
+    monkeypatch.setattr(ledgers, "hashlib", noting)
+    return read
+
+
+def test_files_that_did_not_change_are_not_read_again_and_can_be(photos, network, tmp_path, monkeypatch):
+    """Rows and keys are the same either way; a change that size and time do not show is seen when told to look."""
+    table, store = ImageFolder(str(photos)).table(), tmp_path / "store"
+    for file in table.files():
+        os.utime(file, (1e9, 1e9))
+    first = extract(extractor_of(network), table, store)
+    read = read_from_now_on(monkeypatch)
+    again = extract(extractor_of(network), table, store)
+    assert read == []
+    assert torch.equal(again.rows, first.rows)
+    assert (again.keys == first.keys).all()
+    os.utime(table.files()[3], (2e9, 1e9))
+    cost(extractor_of(network), table, store, batch_size=8, workers=1)
+    extract(extractor_of(network), table, store)
+    assert read == []
+    os.utime(table.files()[3], (1e9, 2e9))
+    extract(extractor_of(network), table, store)
+    assert read == [table.files()[3]]
+    forced = extract(extractor_of(network), table, store, rehash=True)
+    assert len(read) == 1 + 60
+    assert (forced.keys == first.keys).all()
+
+
 FINGERPRINTED = [
     lambda e: replace(e, decoder=Decoder(alpha_background=(0, 0, 0))),
     lambda e: replace(e, preprocessing=replace(e.preprocessing, size=17)),
@@ -80,6 +113,7 @@ FINGERPRINTED = [
     lambda e: replace(e, backbone=Backbone("squeezenet1_1", "features.4", "avg", "random")),
     lambda e: replace(e, backbone=Backbone("squeezenet1_1", "features.3", "max", "random")),
     lambda e: replace(e, backbone=Backbone("squeezenet1_1", "features.3", "avg", "random", seed=1)),
+    lambda e: replace(e, backbone=Backbone("squeezenet1_1", "features.3", "avg", "random", precision="bf16")),
 ]
 
 
@@ -136,8 +170,8 @@ def test_a_picture_that_changes_meanwhile_is_named(photos, network, tmp_path, mo
     table = ImageFolder(str(photos)).table()
     hashed = extraction.digests
 
-    def then_changed(files, workers):
-        keys = hashed(files, workers)
+    def then_changed(files, workers, ledger):
+        keys = hashed(files, workers, ledger)
         Image.new("RGB", (32, 32)).save(files[5])
         files[6].unlink()
         return keys
@@ -273,3 +307,64 @@ def test_a_backbones_feature_does_not_depend_on_its_batch(photos, tmp_path):
     alone = extract(extractor, table, tmp_path / "one", batch_size=1)
     together = extract(extractor, table, tmp_path / "many", batch_size=60)
     torch.testing.assert_close(alone.rows, together.rows, rtol=1e-4, atol=1e-5)
+
+
+def test_rows_of_bf16_stand_on_a_shelf_of_their_own(photos, tmp_path):
+    """They are float32 and near those of fp32, and each precision finds its own again."""
+    table = ImageFolder(str(photos)).table()
+    found = {}
+    for precision in ("fp32", "bf16", "fp32", "bf16"):
+        network = Backbone("shufflenet_v2_x0_5", "conv5", "avg", "bundled", precision=precision)
+        features = extract(Extractor(Decoder(), replace(SIMPLE, size=64), network), table, tmp_path)
+        assert features.computed == (0 if precision in found else 60)
+        assert torch.equal(found.setdefault(precision, features.rows), features.rows)
+        assert features.rows.dtype == torch.float32
+    cosines = torch.cosine_similarity(found["fp32"], found["bf16"])
+    assert 0.99 < cosines.min() < cosines.max() < 0.999999
+
+
+def test_the_fingerprint_of_fp32_is_what_it_was_before_there_was_another():
+    """Written down from a store of then: rows that were kept stay valid."""
+    extractor = Extractor(Decoder(), SIMPLE, Backbone("shufflenet_v2_x0_5", "conv5", "avg", "bundled"))
+    assert extractor.fingerprint.startswith("4c12ab0fafe94390")
+
+
+class Late(MeanColour):
+    """A network that is the slower the darker the picture."""
+
+    def forward(self, pictures):
+        time.sleep(0.02 * float(1 - pictures.mean()))
+        return super().forward(pictures)
+
+
+def test_features_stay_with_their_pictures_whatever_order_threads_end_in(photos, tmp_path, monkeypatch):
+    """Four batches are looked at at once, late decoders and late networks among them; rows are NumPy's own."""
+    prepare = extraction._prepare
+
+    def late(extractor, path, key, index):
+        time.sleep(0.003 * (key[0] % 4))
+        return prepare(extractor, path, key, index)
+
+    monkeypatch.setattr(extraction, "_prepare", late)
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        table = ImageFolder(str(photos)).table()
+        features = extract(extractor_of(Late()), table, tmp_path / "store", batch_size=3, workers=4)
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
+    for row, path in enumerate(table.files()):
+        pixels = np.asarray(Image.open(path).resize((16, 16), Image.Resampling.BILINEAR), float) / 255
+        np.testing.assert_allclose(features.rows[row].numpy(), pixels.mean((0, 1)), atol=1e-6)
+
+
+def test_a_fault_of_the_network_ends_the_extraction_and_gives_the_threads_back(photos, tmp_path):
+    class Broken(MeanColour):
+        def forward(self, pictures):
+            raise RuntimeError("out of memory")
+
+    before = torch.get_num_threads()
+    with pytest.raises(RuntimeError, match="out of memory"):
+        extract(extractor_of(Broken()), ImageFolder(str(photos)).table(), tmp_path / "store", batch_size=3)
+    assert torch.get_num_threads() == before

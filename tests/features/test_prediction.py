@@ -23,6 +23,7 @@ from likeness.features.extraction import extract
 from likeness.features.prediction import Filled, fill
 from likeness.features.store import WHOLE, Share, Shelf
 from likeness.images.folder import ImageFolder, digests
+from likeness.images.ledger import Ledger
 
 
 def trainer() -> pl.Trainer:
@@ -91,7 +92,8 @@ def test_an_error_is_told_when_all_have_ended_and_lets_the_share_go(photos, netw
         patched.setattr(extraction, "_SECONDS_A_SHARD", 0.0)
         with pytest.raises(LikenessError, match="full"):
             filled(photos, tmp_path / "store", network, batch_size=7)
-    assert network.seen() == 14  # the batch whose rows were refused, and the one that was decoded meanwhile
+    under_way = 2 + torch.get_num_threads()  # the batch whose rows were refused, and those that were begun meanwhile
+    assert network.seen() <= 7 * under_way
     assert filled(photos, tmp_path / "store", network).computed == 60
 
 
@@ -101,8 +103,8 @@ def test_features_that_are_not_finite_are_refused(photos, network, tmp_path):
         filled(photos, tmp_path / "store", network)
 
 
-def test_files_are_read_by_all_processes_and_faults_are_everybodys(photos):
-    files = ImageFolder(str(photos)).table().files()
+def test_files_are_read_by_all_processes_and_faults_are_everybodys(photos, tmp_path):
+    files, ledger = ImageFolder(str(photos)).table().files(), Ledger(tmp_path / "store", photos)
     whole = digests(files, 1)
 
     class Two(prediction._Group):
@@ -112,16 +114,16 @@ def test_files_are_read_by_all_processes_and_faults_are_everybodys(photos):
             pass
 
         def gathered(self, item):
-            return [(self.listed, whole[0::2], self.fault), item]
+            return [(self.listed, whole[0::2], self.fault, {}), item]
 
     group = Two()
-    assert (prediction._shared_digests(group, files, 1) == whole).all()
+    assert (prediction._shared_digests(group, files, 1, ledger) == whole).all()
     group.listed = 59
     with pytest.raises(LikenessError, match="different numbers of pictures"):
-        prediction._shared_digests(group, files, 1)
+        prediction._shared_digests(group, files, 1, ledger)
     group.fault = LikenessError("DATA-MISSING", "unreadable.", fix="mend")
     with pytest.raises(LikenessError, match="unreadable"):
-        prediction._shared_digests(group, files, 1)
+        prediction._shared_digests(group, files, 1, ledger)
 
 
 def _fill_slowly(photos: Path, store: Path, log: Path, share: Share | None) -> None:
@@ -145,6 +147,28 @@ def test_shares_of_any_cut_and_whole_fillings_look_at_each_picture_once(photos, 
         assert job.exitcode == 0
     seen = log.read_text().split()
     assert (len(seen), len(set(seen))) == (60, 60)
+
+
+def test_the_first_process_notes_what_all_have_read(photos, tmp_path):
+    files, store = ImageFolder(str(photos)).table().files(), tmp_path / "store"
+    for file in files:
+        os.utime(file, (1e9, 1e9))
+    theirs = Ledger(store, photos)
+    digests(files[1::2], 1, theirs)
+
+    class First(prediction._Group):
+        rank, world = 0, 2
+
+        def __init__(self):
+            pass
+
+        def gathered(self, item):
+            return [item, (60, digests(files[1::2], 1), None, theirs.fresh)]
+
+    keys = prediction._shared_digests(First(), files, 1, Ledger(store, photos))
+    later = Ledger(store, photos)
+    assert (digests(files, 1, later) == keys).all()
+    assert not later.fresh
 
 
 def test_a_killed_share_loses_its_own_unfinished_rows_alone(photos, network, tmp_path):

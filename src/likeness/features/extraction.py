@@ -4,10 +4,11 @@ import hashlib
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -22,6 +23,7 @@ from likeness.features.store import WHOLE, Rows, Share, Shelf, row_bytes
 from likeness.files import digest
 from likeness.images.decoding import BadImage, Decoder, white_share
 from likeness.images.folder import ImageTable, digests, report_duplicates
+from likeness.images.ledger import Ledger
 from likeness.images.preprocessing import Preprocessing
 
 log = logging.getLogger(__name__)
@@ -31,7 +33,12 @@ _SECONDS_A_SHARD = 5.0
 _LARGEST_BATCH_TIMED, _BATCHES_TIMED = 16, 4
 _SECONDS_TO_TIME = 10.0
 
-Undisturbed = Callable[[], AbstractContextManager[None]]
+Undisturbed = Callable[[], AbstractContextManager[Callable[[], bool]]]
+"""Within it, whoever wants the process to end waits, and what it gives says whether somebody does."""
+
+
+def nobody_waits() -> AbstractContextManager[Callable[[], bool]]:
+    return nullcontext(lambda: False)
 
 
 @runtime_checkable
@@ -74,8 +81,17 @@ class Extractor:
     def __call__(self, pixels: UInt8[Tensor, "b s s 3"]) -> Float32[Tensor, "b ..."]:
         """Features in float32 whatever TF32 settings say: a row must not depend on the machine's switches."""
         pictures = self.preprocessing.normalize(pixels.to(self.device, non_blocking=True))
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False) if self.on_gpu else nullcontext():
             return self.backbone(pictures).float()
+
+    @property
+    def on_gpu(self) -> bool:
+        return torch.device(self.device).type == "cuda"
+
+    @property
+    def at_once(self) -> int:
+        """Batches that are looked at, or wait their turn, at the same time."""
+        return {"cpu": torch.get_num_threads(), "cuda": 2}.get(torch.device(self.device).type, 1)
 
 
 @dataclass(frozen=True)
@@ -150,7 +166,8 @@ def extract(
     batch_size: int = 64,
     workers: int = 2,
     memory_bytes: float | int = np.inf,
-    undisturbed: Undisturbed = nullcontext,
+    undisturbed: Undisturbed = nobody_waits,
+    rehash: bool = False,
 ) -> Features:
     """The features of a table of pictures: those in the store are read, the others computed and kept.
 
@@ -159,18 +176,21 @@ def extract(
             without the bad ones.
         mostly_white: Pictures with a larger share of pure white pixels are left out (plans and maps); None keeps all.
         memory_bytes: Above this the rows stay on disk, memory-mapped.
-        undisturbed: Within it the network looks at a batch and its rows are kept: who ends the process waits for that.
+        undisturbed: Asked before each batch; those that the network looks at are kept before the process may end.
+        rehash: Read every file, also those that did not change since their digest was noted.
 
     Raises:
         LikenessError: IMG-BAD, DATA-CHANGED, NAN, DISK; whatever was computed stays in the store.
     """
-    keys = digests(table.files(), workers)
+    ledger = Ledger(store, table.root, rehash)
+    keys = digests(table.files(), workers, ledger)
+    ledger.keep()
     report_duplicates(table, keys)
     shelf = Shelf(store, extractor.identity())
-    with filling(extractor, table, keys, shelf, batch_size, workers, undisturbed=undisturbed) as missing:
-        for batch in missing:
-            with undisturbed():
-                missing.keep(batch, extractor(batch.pixels))
+    work = filling(extractor, table, keys, shelf, batch_size, workers, undisturbed=undisturbed)
+    with work as missing, undisturbed() as asked_to_end:
+        for batch, features in looked_at(extractor, takewhile(lambda _: not asked_to_end(), missing)):
+            missing.keep(batch, features)
     missing.refuse_unusable()
     bad, computed = missing.bad, missing.writer.written
     shelf.refresh()
@@ -216,9 +236,11 @@ class Cost(NamedTuple):
     fault: LikenessError | None = None
 
 
-def cost(extractor: Extractor, table: ImageTable, store: Path, *, batch_size: int, workers: int) -> Cost:
+def cost(
+    extractor: Extractor, table: ImageTable, store: Path, *, batch_size: int, workers: int, rehash: bool = False
+) -> Cost:
     """What :func:`extract` would compute, at the pace of at most 64 pictures that are looked at now and not kept."""
-    keys = digests(table.files(), workers)
+    keys = digests(table.files(), workers, Ledger(store, table.root, rehash))
     shelf = Shelf(store, extractor.identity())
     shelf.refresh()
     wanted = _first_of_each(keys, np.flatnonzero(shelf.find(keys).missing))
@@ -247,10 +269,10 @@ def _seconds_a_picture(
     side = extractor.preprocessing.size
     extractor(torch.zeros(min(size, len(few)), side, side, 3, dtype=torch.uint8)).cpu()
     seen, spent, started = 0, 0.0, time.monotonic()
-    for batch in _batches(_prepared(extractor, table, keys, few, workers, size), size):
-        if pixels := [item.pixels for item in batch if item.pixels is not None]:
-            extractor(torch.from_numpy(np.stack(pixels))).cpu()
-        seen, spent = seen + len(pixels), time.monotonic() - started
+    decoded = _batches(_prepared(extractor, table, keys, few, workers, size), size)
+    usable = ([item for item in items if item.pixels is not None] for items in decoded)
+    for batch, _ in looked_at(extractor, map(_stacked, filter(None, usable))):
+        seen, spent = seen + len(batch.positions), time.monotonic() - started
         if spent > _SECONDS_TO_TIME:
             break
     return spent / seen if seen else None
@@ -292,8 +314,8 @@ class Missing:
         self._changed: list[int] = []
 
     def __iter__(self) -> Iterator[Batch]:
-        size = self.batch_size
-        prepared = _prepared(self.extractor, self.table, self.keys, self.first, self.workers, 4 * size)
+        size, at_once = self.batch_size, self.extractor.at_once
+        prepared = _prepared(self.extractor, self.table, self.keys, self.first, self.workers, (2 + at_once) * size)
         with progress("features", len(self.first)) if self.shown else nullcontext(_unseen) as advance:
             for items in _batches(prepared, size):
                 self._bad |= {item.row: _described(item.bad, item.row, self.table) for item in items if item.bad}
@@ -330,6 +352,53 @@ def _unseen(count: int = 1) -> None:
     """Progress that nobody is shown."""
 
 
+def looked_at(extractor: Extractor, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Float32[Tensor, "b ..."]]]:
+    """Each batch and its features, in order, while the next ones are decoded and looked at."""
+    yield from (_on_gpu if extractor.on_gpu else _on_cores)(extractor, batches)
+
+
+def _on_cores(extractor: Extractor, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Tensor]]:
+    """A core a batch: cores that share one wait for each other at each layer, the longer the busier they are."""
+    threads, cores = torch.get_num_threads(), extractor.at_once
+    waiting: deque[tuple[Batch, Future[Tensor]]] = deque()
+    with ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        try:
+            for batch in batches:
+                waiting.append((batch, pool.submit(extractor, batch.pixels)))
+                if len(waiting) > cores:
+                    batch, features = waiting.popleft()
+                    yield batch, features.result()
+            yield from ((batch, features.result()) for batch, features in waiting)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+            torch.set_num_threads(threads)
+
+
+def _on_gpu(extractor: Extractor, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Tensor]]:
+    """One batch behind the queue: while the host waits for its features, the device has the next batch to look at."""
+    waiting: deque[tuple[Batch, Tensor, torch.cuda.Event]] = deque()
+    with torch.cuda.device(extractor.device):
+        for batch in batches:
+            waiting.append((batch, *_queued(extractor, batch)))
+            if len(waiting) == extractor.at_once:
+                yield _arrived(*waiting.popleft())
+        yield from (_arrived(*each) for each in waiting)
+
+
+def _queued(extractor: Extractor, batch: Batch) -> tuple[Tensor, torch.cuda.Event]:
+    """Where the features will be, and the event after which they are; the host waits for neither."""
+    features = extractor(batch.pixels.pin_memory())
+    arriving = torch.empty(features.shape, pin_memory=True).copy_(features, non_blocking=True)
+    event = torch.cuda.Event()
+    event.record()
+    return arriving, event
+
+
+def _arrived(batch: Batch, features: Tensor, event: torch.cuda.Event) -> tuple[Batch, Tensor]:
+    event.synchronize()
+    return batch, features
+
+
 def _stacked(good: list[_Prepared]) -> Batch:
     return Batch(
         np.array([item.row for item in good]),
@@ -348,7 +417,7 @@ def filling(
     workers: int,
     share: Share = WHOLE,
     shown: bool = True,
-    undisturbed: Undisturbed = nullcontext,
+    undisturbed: Undisturbed = nobody_waits,
 ) -> Iterator[Missing]:
     """What a share lacks, to be looked at here and by nobody else meanwhile; all that is kept is on disk at the end.
 
@@ -459,7 +528,8 @@ def _refuse_changed(changed: list[int], table: ImageTable, shelf: Shelf, written
             f"{len(changed)} pictures changed or vanished while they were read.",
             where=listed([table.path(index) for index in changed]),
             kept=f"{written} features computed now, in {shelf.folder}; none of a changed picture.",
-            fix="Run the same command again when nothing writes to the folder.",
+            fix="Run the same command again when nothing writes to the folder any more; if files were exchanged under\n"
+            "their old time of change, with extraction.rehash=true.",
         )
 
 

@@ -17,9 +17,10 @@ from jaxtyping import Float32, UInt8
 from torch import Tensor, nn
 
 from likeness.errors import LikenessError
-from likeness.features.extraction import Batch, Extractor, Missing, decide, filling
+from likeness.features.extraction import Batch, Extractor, Missing, decide, filling, looked_at
 from likeness.features.store import WHOLE, Share, Shelf
 from likeness.images.folder import ImageTable, digests
+from likeness.images.ledger import Ledger
 
 log = logging.getLogger(__name__)
 
@@ -44,13 +45,20 @@ class _Filling(pl.LightningModule):
     """
 
     def __init__(
-        self, extractor: Extractor, table: ImageTable, shelf: Shelf, share: Share, on_bad_image: str, **pace: int
+        self,
+        extractor: Extractor,
+        table: ImageTable,
+        shelf: Shelf,
+        share: Share,
+        on_bad_image: str,
+        ledger: Ledger,
+        **pace: int,
     ) -> None:
         super().__init__()
         assert isinstance(extractor.backbone, nn.Module)
         self.backbone = extractor.backbone  # for Lightning to move to the process's device
         self.extractor, self.table, self.shelf, self.share = extractor, table, shelf, share
-        self.on_bad_image, self.pace = on_bad_image, pace
+        self.on_bad_image, self.ledger, self.pace = on_bad_image, ledger, pace
         self.missing: Missing | None = None
         self.filled = Filled()
         self.fault: LikenessError | None = None
@@ -62,9 +70,9 @@ class _Filling(pl.LightningModule):
         self.extractor = replace(self.extractor, device=str(trainer.strategy.root_device))
         self.share = self.share.part(trainer.global_rank, trainer.world_size)
         self.group = _Group(trainer.global_rank, trainer.world_size)
-        self.keys = _shared_digests(self.group, self.table.files(), self.pace["workers"])
+        self.keys = _shared_digests(self.group, self.table.files(), self.pace["workers"], self.ledger)
 
-    def predict_dataloader(self) -> Iterator[Batch]:
+    def predict_dataloader(self) -> Iterator[tuple[Batch, Tensor]]:
         try:
             work = filling(
                 self.extractor,
@@ -78,25 +86,23 @@ class _Filling(pl.LightningModule):
             )
             self.missing = self._held.enter_context(work)
             self.started = time.monotonic()
-            for batch in self.missing:
-                yield batch
+            for seen in looked_at(self.extractor, self.missing):
+                yield seen
                 if self.fault:
                     return
         except LikenessError as fault:
             self.fault = fault
 
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        return batch  # the extractor moves the pixels alone
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        return batch  # its features are there to be written
 
-    def predict_step(self, batch: Batch) -> Float32[Tensor, "b ..."]:
-        return self.extractor(batch.pixels)
-
-    def on_predict_batch_end(self, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+    def predict_step(self, seen: tuple[Batch, Float32[Tensor, "b ..."]]) -> Tensor:
         assert self.missing is not None
         try:
-            self.missing.keep(batch, outputs)
+            self.missing.keep(*seen)
         except LikenessError as fault:
             self.fault = fault
+        return seen[1]
 
     def on_predict_end(self) -> None:
         try:
@@ -130,6 +136,7 @@ def fill(
     on_bad_image: str = "raise",
     batch_size: int = 64,
     workers: int = 2,
+    rehash: bool = False,
 ) -> Filled:
     """Compute what the store lacks of a share of a table's pictures; each of the trainer's processes does its part.
 
@@ -141,7 +148,8 @@ def fill(
         KeyboardInterrupt: What was computed until then is kept.
     """
     shelf = Shelf(store, extractor.identity())
-    module = _Filling(extractor, table, shelf, share, on_bad_image, batch_size=batch_size, workers=workers)
+    ledger, pace = Ledger(store, table.root, rehash), {"batch_size": batch_size, "workers": workers}
+    module = _Filling(extractor, table, shelf, share, on_bad_image, ledger, **pace)
     try:
         trainer.predict(module, return_predictions=False)
     except SystemExit as left:  # what Lightning makes of an interrupt
@@ -172,25 +180,29 @@ class _Group:
         return items
 
 
-def _shared_digests(group: _Group, files: Sequence[Path], workers: int) -> UInt8[np.ndarray, "n 32"]:
-    """The files' SHA-256; each process reads a part of them and tells the others."""
+def _shared_digests(group: _Group, files: Sequence[Path], workers: int, ledger: Ledger) -> UInt8[np.ndarray, "n 32"]:
+    """The files' SHA-256; each process reads a part of them and tells the others, and the first one notes them all."""
     fault, mine = None, np.empty((0, 32), np.uint8)
     try:
-        mine = digests(files[group.rank :: group.world], workers)
+        mine = digests(files[group.rank :: group.world], workers, ledger)
     except LikenessError as error:
         fault = error
-    parts = group.gathered((len(files), mine, fault))
-    for _, _, fault in parts:
+    parts = group.gathered((len(files), mine, fault, ledger.fresh))
+    if group.rank == 0:
+        for *_, fresh in parts:
+            ledger.fresh |= fresh
+        ledger.keep()
+    for _, _, fault, _ in parts:
         if fault:
             raise fault
-    if len({count for count, _, _ in parts}) > 1:
+    if len({count for count, *_ in parts}) > 1:
         raise LikenessError(
             "DATA-CHANGED",
             "the processes found different numbers of pictures.",
-            where=", ".join(f"process {rank}: {count}" for rank, (count, _, _) in enumerate(parts)),
+            where=", ".join(f"process {rank}: {count}" for rank, (count, *_) in enumerate(parts)),
             fix="Run the same command again when nothing writes to the folder.",
         )
     keys = np.empty((len(files), 32), np.uint8)
-    for rank, (_, part, _) in enumerate(parts):
+    for rank, (_, part, *_) in enumerate(parts):
         keys[rank :: group.world] = part
     return keys

@@ -18,6 +18,7 @@ from jaxtyping import Int64, UInt8
 
 from likeness.console import Advance, progress
 from likeness.errors import LikenessError, listed
+from likeness.images.ledger import Ledger
 from likeness.images.options import readable, refuse_faults
 from likeness.images.splits import SPLITS
 from likeness.images.table import (
@@ -244,8 +245,8 @@ def _in_a_line(names: Sequence[str]) -> str:
     return listed(map(readable, names)).replace(os.linesep, ", ")
 
 
-def digests(files: Sequence[Path], workers: int) -> UInt8[np.ndarray, "n 32"]:
-    """SHA-256 of each file's bytes, read by ``workers`` threads.
+def digests(files: Sequence[Path], workers: int, ledger: Ledger | None = None) -> UInt8[np.ndarray, "n 32"]:
+    """SHA-256 of each file's bytes, read by ``workers`` threads, or as the ledger has noted it.
 
     Raises:
         LikenessError: DATA-CHANGED when files are gone, DATA-MISSING when they cannot be read; all of them are named.
@@ -255,7 +256,7 @@ def digests(files: Sequence[Path], workers: int) -> UInt8[np.ndarray, "n 32"]:
     started = time.monotonic()
     advance: Advance | None = None
     with ThreadPoolExecutor(workers) as pool, ExitStack() as shown:
-        for some in pool.map(lambda part: [_digest(path) for path in part], parts):
+        for some in pool.map(lambda part: [_digest(path, ledger) for path in part], parts):
             rows += some
             if advance:
                 advance(len(some))
@@ -266,8 +267,10 @@ def digests(files: Sequence[Path], workers: int) -> UInt8[np.ndarray, "n 32"]:
     return np.frombuffer(b"".join(row for row in rows if isinstance(row, bytes)), np.uint8).reshape(-1, 32)
 
 
-def _digest(path: Path) -> bytes | OSError:
+def _digest(path: Path, ledger: Ledger | None) -> bytes | OSError:
     try:
+        if ledger:
+            return ledger.digest(path)
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").digest()
     except OSError as error:

@@ -3,7 +3,7 @@
 import logging
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -90,11 +90,14 @@ def deferred() -> Iterator[None]:
 
 
 @contextmanager
-def undisturbed() -> Iterator[None]:
-    """Where ``listening``, a first signal within is answered at the end: for what takes seconds, and is lost if cut."""
+def undisturbed() -> Iterator[Callable[[], bool]]:
+    """Where ``listening``, a first signal within is answered at the end: for what takes seconds, and is lost if cut.
+
+    What it gives says whether one has arrived.
+    """
     before, _asked.deferred = _asked.sent, True
     try:
-        yield
+        yield lambda: _asked.sent is not None
     finally:
         _asked.deferred = False
     if _asked.sent is not None and before is None:
