@@ -23,7 +23,7 @@ from torch import Tensor
 
 from likeness.retrieval.rows import BLOCK, Rows, blocks
 
-_RESULT_ROUNDING = {torch.bfloat16: 2.0**-9 * (1 + 2.0**-8), torch.float32: 0.0}
+_RESULT_ROUNDING = {torch.bfloat16: 2.0**-8, torch.float32: 0.0}
 _FLOAT32_STEP = 1e-6  # the rule rounds cosines to float32, and these bounds are reckoned in float32
 _LARGEST_BLOCK, _SMALLEST_BLOCK = 32, 4
 _BLOCKS_PER_NEIGHBOUR = 16

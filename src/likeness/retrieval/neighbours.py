@@ -222,7 +222,7 @@ def search(
         if 2 * int(hard_l.sum()) > len(left):
             gallery.useless.add(dtype)
         left = left[hard_l]
-    for block in blocks(len(left), rows_in_float64(len(gallery), tile_bytes)):
+    for block in blocks(len(left), rows_in_float64(len(gallery), tile_bytes)) if len(left) else ():
         asked = queries.some(left[block])
         cosine_qg = similarity(asked.exact(), gallery.exact())
         forbid(cosine_qg, asked, gallery)
