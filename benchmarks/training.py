@@ -81,7 +81,6 @@ def as_people_write_it(features: Features, code: int, epochs: int) -> None:
             accelerator="cpu",
             logger=CSVLogger(place),
             callbacks=callbacks,
-            log_every_n_steps=1,
             **quiet,
         )
         trainer.fit(Written(rows.shape[1], code), train, val)
