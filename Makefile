@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test test-long test-slurm lint lock clean
+.PHONY: setup demo test test-long test-slurm bench lint lock clean
 
 setup: .venv/ready
 
@@ -30,6 +30,10 @@ test-long: setup ## what takes minutes
 
 test-slurm: setup ## what needs a Slurm on this machine (docs/cluster.md)
 	$(BIN)/python -m pytest -q -m slurm
+
+bench: setup ## what docs/performance.md says of CPUs, measured again; takes a quarter of an hour
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]' 2>/dev/null || uv pip install --quiet --python $(BIN)/python -e '.[bench]'
+	for part in start retrieval training seeds extraction growth; do $(BIN)/python benchmarks/$$part.py || exit 1; done
 
 lint: setup
 	$(BIN)/ruff check .

@@ -91,6 +91,19 @@ def test_rivals_are_counted_as_in_the_whole_matrix(monkeypatch, kind, precision,
     assert np.array_equal(rivals_above(rows.take(some), label[some], rows, label, 4, **options).numpy(), expected[::5])
 
 
+@pytest.mark.parametrize("kind", HARD)
+def test_a_gallery_that_is_kept_gives_what_one_that_is_made_for_the_occasion_gives(kind):
+    codes, ids = HARD[kind](), torch.randperm(3 * ROWS, generator=drawn(1))[:ROWS]
+    kept = neighbours.Gallery(codes, ids, tile_bytes=2**21)
+    asked = torch.arange(0, ROWS, 7)
+    whole = neighbours.neighbours(codes, codes, 5, query_ids=ids, gallery_ids=ids)
+    found = kept.neighbours(codes[asked], 5, query_ids=ids[asked])
+    assert torch.equal(found.indices, whole.indices[asked])
+    assert torch.equal(found.similarities, whole.similarities[asked])
+    strangers = kept.neighbours(codes[asked], 1)
+    assert (strangers.similarities == 1).all(), "each finds itself, or its like, where it is no row of the gallery"
+
+
 def rivals_by_the_book(cosine, order, same, pessimistic):
     right = np.take_along_axis(same & (cosine > -np.inf), order, 1)
     value = np.take_along_axis(cosine, order, 1)
@@ -190,6 +203,6 @@ def test_a_part_of_prepared_rows_is_what_those_rows_give():
     alone = prepared(rows, torch.arange(50), slice(10, 20), torch.arange(50))
     assert torch.equal(part.unit, alone.unit)
     assert torch.equal(part.place, alone.place)
-    assert torch.equal(part.groups, alone.groups)
+    assert torch.equal(part.rows.groups, alone.rows.groups)
     assert torch.equal(part.labels, alone.labels)
     assert part.some(torch.arange(10)) is part

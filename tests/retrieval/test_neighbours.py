@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from likeness.errors import LikenessError
-from likeness.retrieval.neighbours import neighbours, rank_keys
+from likeness.retrieval.neighbours import Gallery, neighbours, rank_keys
 
 # Angles 0, 90, 180, 270 and about 27 degrees, of different lengths.
 COMPASS = torch.tensor([[1.0, 0.0], [0.0, 3.0], [-0.5, 0.0], [0.0, -2.0], [2.0, 1.0]])
@@ -222,3 +222,13 @@ def test_shapes_that_do_not_fit_are_refused(unchecked_shapes):
 def test_no_queries_give_no_neighbours():
     found = neighbours(COMPASS[:0], COMPASS, 2, query_ids=torch.arange(0), gallery_ids=torch.arange(5))
     assert found.indices.shape == found.similarities.shape == (0, 2)
+
+
+def test_a_query_that_is_no_row_of_the_gallery_has_every_row_as_candidate():
+    gallery = Gallery(COMPASS, torch.arange(5))
+    assert gallery.neighbours(COMPASS[:2], 5).indices.tolist() == [[0, 4, 1, 3, 2], [1, 4, 0, 2, 3]]
+    with pytest.raises(LikenessError, match="has only 5 candidates"):
+        gallery.neighbours(COMPASS[:2], 6)
+    homes = Gallery(COMPASS, torch.arange(5), torch.tensor([1, 1, 2, -1, 2]))
+    found = homes.neighbours(COMPASS[:2], 3, query_groups=torch.tensor([2, -1]))
+    assert found.indices.tolist() == [[0, 1, 3], [1, 4, 0]]

@@ -151,8 +151,8 @@ def _other_label(product_qg: Float[Tensor, "q g"], queries: Prepared, gallery: P
     assert queries.labels is not None
     alike = _range(gallery, queries)
     product_qg[:, alike].masked_fill_(queries.labels[:, None] == gallery.labels[alike], -torch.inf)
-    if queries.groups is not None and gallery.groups is not None:
-        exclude_groups(product_qg, queries.groups, gallery.groups)
+    if queries.rows.groups is not None and gallery.rows.groups is not None:
+        exclude_groups(product_qg, queries.rows.groups, gallery.rows.groups)
 
 
 def _count_by_halves(count: _Count, side: _Side, tile_bytes: int) -> Int64[Tensor, "l"]:
@@ -230,9 +230,9 @@ def _count_in(count: _Count, at: Int64[Tensor, "l"], queries: Prepared, gallery:
         if 2 * int(hard_l.sum()) > len(left):
             gallery.useless.add(dtype)
         left = left[hard_l]
-    for block in blocks(len(left), rows_in_float64(len(gallery), tile_bytes)):
+    for block in blocks(len(left), rows_in_float64(len(gallery), tile_bytes)) if len(left) else ():
         asked = queries.some(left[block])
-        cosine_qg = similarity(asked.unit, gallery.unit)
+        cosine_qg = similarity(asked.exact(), gallery.exact())
         _other_label(cosine_qg, asked, gallery)
         at_q = at[left[block]]
         count.add(at_q, count.beaten(at_q[:, None], cosine_qg, gallery.place).sum(1))

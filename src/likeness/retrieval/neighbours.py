@@ -50,6 +50,7 @@ _BYTES_PER_PAIR = 32
 _BYTES_PER_FILTERED_PAIR = 4
 _BYTES_PER_ENTRY = 10  # of a row that is prepared: float64 and bfloat16
 _ALL_BUT_SIGN = 0x7FFFFFFF
+_NO_ID = torch.iinfo(torch.int64).min
 _MOST_PAIRS, _MOST_BLOCKS = 32, 4  # of a query: this part of the rows, or of the blocks, is as dear as all in float64
 
 
@@ -97,28 +98,78 @@ def neighbours(
         LikenessError: RETRIEVAL when ``k`` is below one or more than a query's candidates, when widths or lengths
             differ, when a gallery id comes twice, and when a row is zero or not finite (names the ids).
     """
-    if (query_groups is None) != (gallery_groups is None):
-        raise refusal("groups are given on one side only.", "Pass query_groups and gallery_groups, or neither.")
-    if queries.shape[1:] != gallery.shape[1:]:
-        raise refusal(
-            f"queries are {queries.shape[1]} wide and the gallery is {gallery.shape[1]} wide.",
-            "Make both with the same head from the same features.",
-        )
-    query_rows = comparable(queries, query_ids, query_groups)
-    gallery_rows = comparable(gallery, gallery_ids, gallery_groups)
-    _refuse_zero(query_rows, "query")
-    _refuse_zero(gallery_rows, "gallery")
-    ids_g, order_g = gallery_rows.ids.sort()
-    _refuse_twice(ids_g)
-    refuse_too_few(k, count_candidates(query_rows, gallery_rows), query_rows.ids)
-    key_qk = no_keys(len(query_rows), k, queries.device)
-    place_q, place_g = places(query_rows.ids, ids_g), places(gallery_rows.ids, ids_g)
-    for part in blocks(len(gallery_rows), rows_at_once(gallery, tile_bytes)):
-        of_gallery = prepared(gallery_rows, place_g, order_g[part])
-        for block in blocks(len(query_rows), queries_at_once(len(of_gallery), tile_bytes)):
-            search(prepared(query_rows, place_q, block), of_gallery, key_qk[block], apart, tile_bytes)
-    similarities, place_qk = read_keys(key_qk)
-    return Neighbours(similarities, order_g[place_qk])
+    gallery_rows = Gallery(gallery, gallery_ids, gallery_groups, tile_bytes=tile_bytes, keep=False)
+    return gallery_rows.neighbours(queries, k, query_ids=query_ids, query_groups=query_groups)
+
+
+class Gallery:
+    """A gallery made ready once, for queries that come later: ``neighbours`` without the work on the gallery.
+
+    Args:
+        keep: Whether the rows stay rounded in memory (a half of float32 codes beside them). Else they are made ready
+            when they are searched, in parts, and then for exact products as well: for many queries at once.
+
+    Raises:
+        LikenessError: RETRIEVAL as ``neighbours`` does.
+    """
+
+    def __init__(
+        self,
+        codes: Float[Tensor, "g d"],
+        ids: Int[Tensor, "g"],
+        groups: Int[Tensor, "g"] | None = None,
+        *,
+        tile_bytes: int = TILE_BYTES,
+        keep: bool = True,
+    ) -> None:
+        self.rows = comparable(codes, ids, groups)
+        _refuse_zero(self.rows, "gallery")
+        self.ids, self.order = self.rows.ids.sort()
+        _refuse_twice(self.ids)
+        self.place, self.tile_bytes, self.keep = places(self.rows.ids, self.ids), tile_bytes, keep
+        self._kept = list(self._made()) if keep else None
+
+    @torch.no_grad()
+    def neighbours(
+        self,
+        queries: Float[Tensor, "q d"],
+        k: int,
+        *,
+        query_ids: Int[Tensor, "q"] | None = None,
+        query_groups: Int[Tensor, "q"] | None = None,
+    ) -> Neighbours:
+        """The ``k`` nearest rows of each query. Without ``query_ids`` no query is a row of the gallery."""
+        width = self.rows.codes.shape[1]
+        if (query_groups is None) != (self.rows.groups is None):
+            raise refusal("groups are given on one side only.", "Give groups to queries and gallery, or to neither.")
+        if queries.shape[1:] != (width,):
+            raise refusal(
+                f"queries are {queries.shape[1]} wide and the gallery is {width} wide.",
+                "Make both with the same head from the same features.",
+            )
+        if query_ids is None:
+            place_q = torch.full((len(queries),), -1, device=queries.device)
+            asked = comparable(queries, torch.full_like(place_q, _NO_ID), query_groups)
+        else:
+            asked = comparable(queries, query_ids, query_groups)
+            place_q = places(asked.ids, self.ids)
+        _refuse_zero(asked, "query")
+        refuse_too_few(k, self._candidates(asked, query_ids is not None), asked.ids)
+        key_qk = no_keys(len(asked), k, queries.device)
+        for part in self._made() if self._kept is None else self._kept:
+            for block in blocks(len(asked), queries_at_once(len(part), self.tile_bytes)):
+                search(prepared(asked, place_q, block), part, key_qk[block], apart, self.tile_bytes)
+        similarities, place_qk = read_keys(key_qk)
+        return Neighbours(similarities, self.order[place_qk])
+
+    def _candidates(self, queries: Rows, among: bool) -> Int64[Tensor, "q"]:
+        if among or queries.groups is not None:
+            return count_candidates(queries, self.rows)
+        return torch.full_like(queries.ids, len(self.rows))
+
+    def _made(self) -> Iterator[Prepared]:
+        for part in blocks(len(self.rows), rows_at_once(self.rows.codes, self.tile_bytes)):
+            yield prepared(self.rows, self.place, self.order[part], keep_unit=not self.keep)
 
 
 def rows_at_once(codes: Float[Tensor, "n d"], tile_bytes: int) -> int:
@@ -152,8 +203,8 @@ def apart(product_qg: Float[Tensor, "q g"], queries: Prepared, gallery: Prepared
     at_q = torch.searchsorted(sorted_g, queries.place).clamp_(max=len(order_g) - 1)
     itself = ((sorted_g[at_q] == queries.place) & (queries.place >= 0)).nonzero().squeeze(1)
     product_qg[itself, order_g[at_q[itself]]] = -torch.inf
-    if queries.groups is not None and gallery.groups is not None:
-        exclude_groups(product_qg, queries.groups, gallery.groups)
+    if queries.rows.groups is not None and gallery.rows.groups is not None:
+        exclude_groups(product_qg, queries.rows.groups, gallery.rows.groups)
 
 
 def search(
@@ -171,9 +222,9 @@ def search(
         if 2 * int(hard_l.sum()) > len(left):
             gallery.useless.add(dtype)
         left = left[hard_l]
-    for block in blocks(len(left), rows_in_float64(len(gallery), tile_bytes)):
+    for block in blocks(len(left), rows_in_float64(len(gallery), tile_bytes)) if len(left) else ():
         asked = queries.some(left[block])
-        cosine_qg = similarity(asked.unit, gallery.unit)
+        cosine_qg = similarity(asked.exact(), gallery.exact())
         forbid(cosine_qg, asked, gallery)
         key_qk[left[block]] = _greatest(key_qk[left[block]], pair_keys(cosine_qg, gallery.place))
 

@@ -1,0 +1,141 @@
+"""An epoch of head training: as train.py does it, as people write it with Lightning, and the arithmetic alone.
+
+    python benchmarks/training.py [--repeats 5] [--threads 2]
+
+26 steps of 128 drawn rows and a validation split of 1024, Adadelta. The floor is forward, backward and optimizer on one
+batch, over and over. What train.py does is the whole fit: journal, early stopping, best weights and checkpoints to go
+on from, the loss on val after each epoch and hit@k every fifth, divided by its epochs. What people write has a
+DataLoader, the CSV logger, early stopping and a checkpoint of the best, and no retrieval metric. All take turns.
+"""
+
+import argparse
+import logging
+import tempfile
+import warnings
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import measuring
+import pytorch_lightning as pl
+import torch
+from hydra import compose, initialize_config_dir
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.loggers import CSVLogger
+from seeds import BATCH, ROOT, STEPS, features_of, fitted
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from likeness.config import checked, register
+from likeness.console import terminal
+from likeness.features.extraction import Features
+
+SIZES = ((512, 64, 20), (4096, 512, 5))
+ADADELTA = {"lr": 1.0, "rho": 0.95, "eps": 1e-7}
+
+
+def network(width: int, code: int) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(width, code), nn.ReLU(), nn.Linear(code, width))
+
+
+def floor(width: int, code: int, epochs: int) -> None:
+    model = network(width, code)
+    optimizer, rows = torch.optim.Adadelta(model.parameters(), **ADADELTA), torch.randn(BATCH, width)
+    for _ in range(STEPS * epochs):
+        optimizer.zero_grad()
+        nn.functional.mse_loss(model(rows), rows).backward()
+        optimizer.step()
+
+
+class Written(pl.LightningModule):
+    """An autoencoder as a tutorial has it."""
+
+    def __init__(self, width: int, code: int) -> None:
+        super().__init__()
+        self.model = network(width, code)
+
+    def training_step(self, batch: list[Tensor], index: int) -> Tensor:
+        loss = nn.functional.mse_loss(self.model(batch[0]), batch[0])
+        self.log("train/loss", loss)
+        return loss
+
+    def validation_step(self, batch: list[Tensor], index: int) -> None:
+        self.log("val/loss", nn.functional.mse_loss(self.model(batch[0]), batch[0]))
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adadelta(self.parameters(), **ADADELTA)
+
+
+def as_people_write_it(features: Features, code: int, epochs: int) -> None:
+    rows, count = features.rows, BATCH * STEPS
+    assert isinstance(rows, Tensor)
+    train = DataLoader(TensorDataset(rows[:count]), BATCH, shuffle=True)
+    val = DataLoader(TensorDataset(rows[count:]), BATCH)
+    with tempfile.TemporaryDirectory() as place:
+        callbacks = [EarlyStopping("val/loss", patience=10), ModelCheckpoint(place, monitor="val/loss")]
+        quiet: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False, "log_every_n_steps": 1}
+        trainer = pl.Trainer(
+            max_epochs=epochs,
+            accelerator="cpu",
+            logger=CSVLogger(place),
+            callbacks=callbacks,
+            **quiet,
+        )
+        trainer.fit(Written(rows.shape[1], code), train, val)
+
+
+def composed(code: int, epochs: int, *more: str) -> dict[str, Any]:
+    options = ["data=folder", "data.root=/none", "architecture=dense", f"architecture.widths=[{code}]"]
+    options += ["optimizer=adadelta", f"batch_size={BATCH}", f"trainer.max_epochs={epochs}"]
+    options += ["trainer.accelerator=cpu", "logger.csv.folder=/none"]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return checked(compose("train", [*options, *more]))
+
+
+def as_train_does(features: Features, config: dict[str, Any]) -> None:
+    with tempfile.TemporaryDirectory() as place:
+        logger = {"csv": {**config["logger"]["csv"], "folder": place}}
+        fitted([{**config, "logger": logger}], features, Path(place) / "run")
+
+
+def measured(width: int, code: int, epochs: int, repeats: int) -> list[dict[str, Any]]:
+    features = features_of(width)
+    ways = {
+        "floor: forward, backward, optimizer": partial(floor, width, code, epochs),
+        "likeness": partial(as_train_does, features, composed(code, epochs)),
+        "likeness, bf16": partial(as_train_does, features, composed(code, epochs, "trainer.precision=bf16-mixed")),
+        "Lightning as people write it": partial(as_people_write_it, features, code, epochs),
+    }
+    seconds = measuring.interleaved(ways, repeats)
+    first = next(iter(ways))
+    return [
+        {
+            "head": f"{width} → {code} → {width}",
+            "way": name,
+            "ms an epoch": 1e3 * median(each) / epochs,
+            "× floor": measuring.ratio(seconds, name, first),
+            "spread": measuring.spread(each),
+            "seconds": each,
+        }
+        for name, each in seconds.items()
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    warnings.filterwarnings("ignore")
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    register()
+    rows = [row for size in SIZES for row in measured(*size, options.repeats)]
+    told = measuring.report("training", rows, measuring.environment(("pytorch-lightning",)))
+    terminal().print(told, markup=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()
