@@ -221,7 +221,7 @@ def importing() -> Iterator[None]:
         yield
     finally:
         gc.freeze()
-        atexit.register(gc.unfreeze)  # or nanobind, within triton, calls at the exit what it was kept from freeing a leak
+        atexit.register(gc.unfreeze)  # or triton's nanobind reports at the exit, as leaks, what it could not free
         gc.enable()
 
 
