@@ -105,7 +105,7 @@ def launch(
 
 def _refuse_not_waiting(submits: bool, sweeper: str) -> None:
     reason = "" if submits else "only Slurm keeps jobs of its own; launcher=slurm submits them"
-    if not sweeper.endswith(".BasicSweeper"):
+    if not sweeper.endswith((".Grid", ".BasicSweeper")):
         reason = "a search chooses its next jobs by the results of the last ones"
     if reason:
         raise LikenessError(
