@@ -10,7 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from likeness.config import checked, register
-from likeness.runs.launch import reported, run
+from likeness.runs.launch import importing, reported, run
 
 register()
 
@@ -19,11 +19,12 @@ register()
 @reported
 def evaluate(cfg: DictConfig) -> float | None:
     """One evaluation: the numbers that training gave, or those of other pictures."""
-    config = checked(cfg)
+    with importing():
+        config = checked(cfg)
 
-    from likeness import assembly
-    from likeness.reports.results import show
-    from likeness.runs.folder import RunFolder
+        from likeness import assembly
+        from likeness.reports.results import show
+        from likeness.runs.folder import RunFolder
 
     folder = RunFolder(Path(HydraConfig.get().runtime.output_dir), config)
     assembly.add_trackers(config, folder)

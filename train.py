@@ -10,7 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from likeness.config import of_each_seed, register
-from likeness.runs.launch import reported, run
+from likeness.runs.launch import importing, reported, run
 
 register()
 
@@ -19,12 +19,13 @@ register()
 @reported
 def train(cfg: DictConfig) -> float | None:
     """One job: its folder gets everything, its value is the head's hit@1 on val."""
-    each = of_each_seed(cfg)
-    config = each[0]
+    with importing():
+        each = of_each_seed(cfg)
+        config = each[0]
 
-    from likeness import assembly
-    from likeness.reports.results import show
-    from likeness.runs.folder import RunFolder
+        from likeness import assembly
+        from likeness.reports.results import show
+        from likeness.runs.folder import RunFolder
 
     folder = RunFolder(Path(HydraConfig.get().runtime.output_dir), config)
     trainer = assembly.build_trainer(config, folder)

@@ -198,15 +198,33 @@ def test_a_heavy_import_at_the_top_is_seen():
     assert heavy_at_the_top(source) == ["torch", "likeness.assembly"]
 
 
-@pytest.mark.parametrize("names", ["likeness.config, likeness.runs.launch", "train, evaluate"])
+SLOW = HEAVY | {"beartype", "joblib", "optuna", "submitit", "triton", "wandb"}
+
+
+@pytest.mark.parametrize("names", ["likeness.config, likeness.runs.launch", "likeness.app", "train, evaluate"])
 def test_help_answers_at_once(names):
     """What is reachable at import time is asked of a fresh interpreter."""
+    told = loaded_by(f"import {names}")
+    assert "likeness.errors" in told
+    assert SLOW & told == set()
+
+
+@pytest.mark.parametrize("words", ["train.py --help", "train.py --cfg job", "evaluate.py --help"])
+def test_a_command_that_only_shows_options_imports_nothing_slow_with_the_plugins_that_hydra_looks_through(words):
+    script, *options = words.split()
+    run = f"sys.argv[1:] = {options}\nsys.argv[0] = {script!r}\nrunpy.run_path({script!r}, run_name='__main__')"
+    told = loaded_by(f"import runpy\ntry:\n    exec({run!r})\nexcept SystemExit:\n    pass")
+    assert "hydra_plugins.likeness_launchers" in told
+    assert SLOW & told == set()
+
+
+def loaded_by(source: str) -> set[str]:
+    """The modules that a fresh interpreter has after these lines."""
     told = subprocess.run(
-        [sys.executable, "-c", f"import sys\nimport {names}\nprint(*sys.modules)"],
+        [sys.executable, "-c", f"import sys\n{source}\nprint(*sys.modules, file=sys.stderr)"],
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=True,
-    ).stdout.split()
-    assert "likeness.config" in told
-    assert HEAVY & set(told) == set()
+    )
+    return set(told.stderr.split())

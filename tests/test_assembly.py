@@ -15,6 +15,8 @@ from likeness.config import checked, register
 from likeness.errors import LikenessError
 from likeness.features.datamodule import FeatureData
 from likeness.features.extraction import Extractor, Features
+from likeness.heads.autoencoder import row_batches
+from likeness.heads.linear import PCA
 from likeness.images.decoding import Decoder
 from likeness.images.preprocessing import Preprocessing
 from likeness.images.table import Row, tabulate
@@ -49,7 +51,7 @@ class Shaped:
         raise AssertionError("no picture is looked at here")
 
     def policy(self) -> dict:
-        return {"network": "none", "weights": "none"}
+        return {"network": "none", "weights": "none", "shape": list(self.shape)}
 
     def feature_shape(self, size: int) -> tuple[int, ...]:
         return self.shape
@@ -91,6 +93,19 @@ def test_every_option_trains_and_is_scored(variant, tmp_path):
     saved = assembly.checkpoint.open_checkpoint(tmp_path / "checkpoints" / "best.ckpt")
     for name, value in module.state_dict().items():
         assert torch.equal(saved["state_dict"][name], value), name
+
+
+def test_a_narrower_pca_of_the_same_rows_is_not_solved_again_and_is_bit_for_bit_what_it_would_be(monkeypatch):
+    data, solved = drawn((9,)), []
+    fit = PCA.fit
+    monkeypatch.setattr(PCA, "fit", lambda pca, batches: solved.append(pca.axes.shape[1]) or fit(pca, batches))
+    for width, known_by in ((5, ("a", "b")), (3, ("a", "b")), (5, ("a", "b")), (6, ("a", "b")), (2, ("a", "c"))):
+        fitted, alone = PCA((9,), width), PCA((9,), width)
+        assembly._fit_pca(fitted, data, known_by)
+        fit(alone, row_batches(data.training_split()))
+        assert torch.equal(fitted.axes, alone.axes)
+        assert torch.equal(fitted.mean, alone.mean)
+    assert solved == [5, 6, 2]
 
 
 def test_the_same_seed_gives_the_same_numbers_whatever_ran_before(tmp_path):

@@ -15,11 +15,13 @@ from types import SimpleNamespace
 import pytest
 import small_app
 from helpers import ROOT, draw_striped
+from hydra import compose, initialize_config_dir
 from hydra.core.utils import JobReturn
 from rich.console import Console
 
 from hydra_plugins import likeness_launchers
 from likeness import app, assembly, grid
+from likeness.config import register
 from likeness.errors import LikenessError
 from likeness.features.extraction import Cost
 from likeness.reports.dry_run import dry_run_table
@@ -262,11 +264,20 @@ def test_what_cannot_be_costed_is_told_in_full():
     assert "vgg16: [DATA-MISSING] no such folder." in told
 
 
+def test_the_sweeper_of_a_grid_leaves_composing_its_jobs_to_the_launcher():
+    """Which refuses what cannot be composed before a job starts, in the same words; Hydra's own would do both."""
+    register()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        told = compose("train", return_hydra_config=True).hydra.sweeper
+    assert told._target_ == "hydra_plugins.likeness_launchers.Grid"
+    likeness_launchers.Grid(told.max_batch_size, told.params).validate_batch_is_legal([["noise=nothing"]])
+
+
 def test_a_search_has_to_be_waited_for():
     with pytest.raises(LikenessError, match="has to be waited for") as refused:
         grid._refuse_not_waiting(True, "hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper")
     assert refused.value.cause.startswith("a search chooses its next jobs")
-    grid._refuse_not_waiting(True, "hydra._internal.core_plugins.basic_sweeper.BasicSweeper")
+    grid._refuse_not_waiting(True, "hydra_plugins.likeness_launchers.Grid")
 
 
 @pytest.mark.long

@@ -1,15 +1,26 @@
-"""Hydra's launchers, each of which reads a grid before it starts it. Hydra looks for plugins in this package alone."""
+"""Hydra's launchers, each of which reads a grid before it starts it, and the sweeper that leaves that to them.
+
+Hydra looks for plugins in this package alone.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
 
 if TYPE_CHECKING:
     from likeness.grid import Job
+
+
+class Grid(BasicSweeper):
+    """Every combination of the values that are given."""
+
+    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
+        """Composing every job is what the launchers below begin with, and a tenth of a second for each."""
 
 
 class _Grid(Launcher):

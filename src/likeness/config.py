@@ -193,6 +193,8 @@ class Evaluate(Shared):
 
 def register() -> None:
     """Make the typed roots known to Hydra, for ``conf/train.yaml`` and ``conf/evaluate.yaml`` to build on."""
+    # There is one, and it copies what it gives out; Hydra copies all of it for each job, and 173 times for --help.
+    ConfigStore.__deepcopy__ = lambda store, memo: store  # type: ignore[attr-defined]
     store = ConfigStore.instance()
     store.store(name="train_schema", node=Train)
     store.store(name="evaluate_schema", node=Evaluate)

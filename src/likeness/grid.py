@@ -18,6 +18,7 @@ from likeness.console import progress, terminal
 from likeness.errors import LikenessError
 from likeness.files import canonical_json
 from likeness.runs import preemption, sweep
+from likeness.runs.launch import importing
 
 if TYPE_CHECKING:
     from likeness.features.extraction import Cost
@@ -75,7 +76,8 @@ def launch(
     folder = Path(str(config.hydra.sweep.dir))
     if not config.sweep.wait:
         _refuse_not_waiting(submits, str(config.hydra.sweeper._target_))
-    jobs = read_grid(launcher, batch)
+    with importing():
+        jobs = read_grid(launcher, batch)
     if config.sweep.dry_run:
         _show_dry_run(jobs, folder)
     sweep.note_command(folder, sys.argv, [job.folder.name for job in jobs], first)
@@ -103,7 +105,7 @@ def launch(
 
 def _refuse_not_waiting(submits: bool, sweeper: str) -> None:
     reason = "" if submits else "only Slurm keeps jobs of its own; launcher=slurm submits them"
-    if not sweeper.endswith(".BasicSweeper"):
+    if not sweeper.endswith((".Grid", ".BasicSweeper")):
         reason = "a search chooses its next jobs by the results of the last ones"
     if reason:
         raise LikenessError(

@@ -258,8 +258,12 @@ def _timm_maker(name: str) -> Callable[[], nn.Module]:
 def _cut(network: nn.Module, name: str, layer: str | None) -> nn.Module:
     if layer is None:
         return network
-    nodes = get_graph_node_names(network)[1]
-    if not any(node == layer or node.startswith(f"{layer}.") for node in nodes):
+    try:
+        return create_feature_extractor(network, {layer: "feature"})
+    except ValueError as error:
+        nodes = get_graph_node_names(network)[1]
+        if any(node == layer or node.startswith(f"{layer}.") for node in nodes):
+            raise
         parts = {".".join(node.split(".")[:depth]) for node in nodes for depth in range(1, node.count(".") + 2)}
         close = get_close_matches(layer, sorted(parts), 3) or nodes[-3:]
         raise LikenessError(
@@ -267,8 +271,7 @@ def _cut(network: nn.Module, name: str, layer: str | None) -> nn.Module:
             f"{name} has no layer {layer!r}.",
             where="backbone.layer",
             fix=f"Did you mean {' or '.join(close)}? Any of its {len(nodes)} nodes can be named.",
-        )
-    return create_feature_extractor(network, {layer: "feature"})
+        ) from error
 
 
 def _read(name: str, weights: str) -> weight_files.State:

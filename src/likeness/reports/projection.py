@@ -9,8 +9,6 @@ from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
 from likeness.reports import style, words
@@ -72,6 +70,8 @@ def _project(rows: Float[np.ndarray, "n c"], perplexity: float, seed: int) -> Pr
         raise ValueError(f"perplexity {perplexity:g} is not below the number of rows, {len(rows)}")
     if not rows.any():
         return Projection(np.zeros((len(rows), 2)), 0.0, perplexity)
+    from sklearn.manifold import TSNE  # slow to import, and most runs draw no map
+
     tsne = TSNE(init="pca", perplexity=perplexity, random_state=seed)
     with threadpool_limits(1):
         xy = tsne.fit_transform(rows)
@@ -83,6 +83,8 @@ def _compact(rows: Float[np.ndarray, "n d"], seed: int) -> Float[np.ndarray, "n 
     if not np.ptp(rows, axis=0).any():
         return np.zeros((len(rows), 2))
     rows = np.pad(rows.astype(np.float64), ((0, 0), (0, max(0, 2 - rows.shape[1]))))
+    from sklearn.decomposition import PCA
+
     return PCA(min(WIDTH_BEFORE_TSNE, *rows.shape), random_state=seed).fit_transform(rows)
 
 

@@ -54,24 +54,23 @@ def write_queries(scores: Mapping[str, Mapping[str, Scores]], table: ImageTable,
 
 def _query_rows(split: str, scores: Scores, ranks: list[list[int]], table: ImageTable) -> Iterator[list[Any]]:
     at = _Places(table)
-    for row in range(len(scores.sample_ids)):
-        query = at(int(scores.sample_ids[row]))
-        skipped = bool(scores.skipped[row])
+    columns = (scores.sample_ids, scores.skipped, scores.neighbour_ids[:, :_NEAREST], scores.similarities[:, :_NEAREST])
+    rows = zip(*(column.tolist() for column in columns), ranks, strict=True)
+    for sample, skipped, neighbours, similarities, rank in rows:
+        query = at(sample)
         home = table.home_names[table.homes[query]] if table.homes[query] >= 0 else ""
-        facts = [split, int(scores.sample_ids[row]), table.paths[query], at.label(query), home, int(skipped)]
-        shown = [""] * len(ranks[row]) if skipped else ranks[row]
-        yield [*facts, *shown, *_nearest_cells(scores, row, at, table)]
+        facts = [split, sample, table.paths[query], at.label(query), home, int(skipped)]
+        shown = [""] * len(rank) if skipped else rank
+        yield [*facts, *shown, *_nearest_cells(neighbours, similarities, at, table)]
 
 
-def _nearest_cells(scores: Scores, row: int, at: "_Places", table: ImageTable) -> Iterator[Any]:
-    for sample, similarity in zip(
-        scores.neighbour_ids[row, :_NEAREST], scores.similarities[row, :_NEAREST], strict=True
-    ):
+def _nearest_cells(neighbours: list[int], similarities: list[float], at: "_Places", table: ImageTable) -> Iterator[Any]:
+    for sample, similarity in zip(neighbours, similarities, strict=True):
         if sample < 0:
             yield from ("", "", "")
         else:
-            place = at(int(sample))
-            yield from (table.paths[place], at.label(place), f"{float(similarity):.6f}")
+            place = at(sample)
+            yield from (table.paths[place], at.label(place), f"{similarity:.6f}")
 
 
 class _Places:

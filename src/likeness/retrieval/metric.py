@@ -313,15 +313,18 @@ def _rank(
     r_max = int(label_g.unique(return_counts=True)[1].amax()) if options.map_at_r and len(label_g) else 0
     depth = min(len(label_g), max(options.shown, r_max))
     zero_q, zero_g = queries.is_zero, gallery.is_zero
-    tiles = []
+    merged: dict[str, Any] = {}
     for block, similarity_qg in similarity_tiles(queries, gallery, options.tile_bytes):
         same_qg = label_q[block, None] == label_g
         positives_q, candidates_q = _counts(similarity_qg, same_qg)
         refuse_too_few(max(options.ks), candidates_q[positives_q > 0], queries.ids[block][positives_q > 0])
         similarity_qg.masked_fill_(zero_q[block, None] | zero_g, -torch.inf)
         found = _tile(similarity_qg, same_qg, positives_q, depth, label_g, gallery.ids, options)
-        tiles.append({"positives": positives_q, "candidates": candidates_q, **found})
-    merged: dict[str, Any] = {name: torch.cat([tile[name] for tile in tiles]).cpu() for name in tiles[0]}
+        for name, value in ({"positives": positives_q, "candidates": candidates_q} | found).items():
+            if name not in merged:  # at once: small results kept between large tiles would break up the heap
+                merged[name] = value.new_empty(len(queries), *value.shape[1:])
+            merged[name][block] = value
+    merged = {name: value.cpu() for name, value in merged.items()}
     return merged if options.map_at_r else {**merged, "average_precision_at_r": None}
 
 

@@ -179,9 +179,9 @@ def _resamples(groups: int, seed: int) -> Iterator[Float[np.ndarray, "draws grou
         yield np.bincount(drawn.ravel(), minlength=draws * groups).reshape(draws, groups).astype(np.float64)
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)
 def _kept_resamples(groups: int, seed: int) -> list[Float[np.ndarray, "draws groups"]]:
-    """The same resamples serve every measure of the same queries; at most 160 MB."""
+    """The same resamples serve every measure of the same queries, of val and test in job after job; at most 320 MB."""
     return list(_resamples(groups, seed))
 
 

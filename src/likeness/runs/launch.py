@@ -1,6 +1,8 @@
 """From the command line to a job and back: every error becomes a message, a state on disk and an exit code."""
 
+import atexit
 import functools
+import gc
 import itertools
 import logging
 import os
@@ -202,6 +204,25 @@ def run(main: Callable[[], Any]) -> None:
             _leave(str(fault), fault.exit_code)
         traceback.print_exc()
         _leave("[BUG] this is a fault of likeness, not of your input; please report the lines above.", BUG)
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """For a process's large imports: the garbage collector waits, and leaves alone for good what they made.
+
+    torch and all that comes with it are a million objects that stay; looking through them once more whenever their
+    number has grown takes a second in all. Only the first time in a process: later there is garbage beside them.
+    """
+    if "pytorch_lightning" in sys.modules:
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        atexit.register(gc.unfreeze)  # or triton's nanobind reports at the exit, as leaks, what it could not free
+        gc.enable()
 
 
 def _name_sweep(words: list[str]) -> None:

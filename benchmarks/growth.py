@@ -1,0 +1,172 @@
+"""How cost grows with the number of pictures: table, store, opening, fits, hits, neighbours, disk and memory.
+
+    python benchmarks/growth.py [--width 128] [--largest 100000] [--folder /tmp]
+
+Drawn features in classes of 200 go through the real store, data module, heads and metrics; every number of pictures in
+a process of its own, so that memory is its own too. A fifth each is val and test, and is scored. Writes
+benchmarks/results/growth.{json,md} and docs/growth.png. Looking at pictures is not in it: benchmarks/extraction.py.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from hydra import compose, initialize_config_dir
+from measuring import environment, report
+
+from likeness import assembly
+from likeness.config import checked, register
+from likeness.features.datamodule import FeatureData
+from likeness.features.extraction import Features
+from likeness.features.store import Shelf
+from likeness.heads.autoencoder import codes_of, row_batches
+from likeness.heads.linear import PCA, NeighbourAverage
+from likeness.images.table import Row, tabulate
+from likeness.reports import style
+from likeness.retrieval.metric import SimilarityRetrieval
+from likeness.retrieval.neighbours import neighbours
+from likeness.runs.folder import RunFolder
+
+ROOT = Path(__file__).parents[1]
+SMALLEST, OF_A_CLASS, CODE, K = 1_000, 200, 64, 10
+SHARD_BYTES = 32 << 20
+LARGEST_SCORED = 100_000  # every query's rank and MAP@R: a hundred times as long for ten times the pictures
+DRAWN = {  # what the picture shows
+    "opening s": "opening the store",
+    "epoch s": "an epoch of a dense head",
+    "default head s": "the default head's fit",
+    "hits s": "hits of a fifth",
+    "neighbours s": "ten neighbours of a fifth",
+    "peak GB": "peak memory, GB",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--width", type=int, default=128)
+    parser.add_argument("--largest", type=int, default=100_000)
+    parser.add_argument("--folder", help="where the stores lie meanwhile")
+    parser.add_argument("--only", type=int, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.only:
+        sys.stdout.write(json.dumps(_measured(given.only, given.width, Path(given.folder))))
+        return
+    counts = [SMALLEST * 10**power for power in range(6) if SMALLEST * 10**power <= given.largest]
+    rows = [_in_a_process(count, given.width, given.folder) for count in counts]
+    sys.stdout.write(report("growth", rows, environment(("numpy",))))
+    _draw(rows, given.width, ROOT / "docs" / "growth.png")
+
+
+def _in_a_process(count: int, width: int, folder: str | None) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        words = ["--only", str(count), "--width", str(width), "--folder", place]
+        done = subprocess.run([sys.executable, __file__, *words], stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _measured(count: int, width: int, folder: Path) -> dict[str, Any]:
+    base, row = _peak(), {"pictures": count, "width": width}
+    keys = np.random.default_rng(1).integers(256, size=(count, 32), dtype=np.uint8)
+    table = _timed(row, "table", lambda: _table(count))
+    _timed(row, "writing", lambda: _write(folder / "store", keys, table.labels, width))
+    row["store GB"] = sum(path.stat().st_size for path in folder.glob("store/*/*")) / 1e9
+    shelf = Shelf(folder / "store", {"drawn": width})
+    rows = _timed(row, "opening", lambda: _opened(shelf, keys))
+    data = FeatureData(Features(table, rows, keys, 0, count), 128, 0)
+    training, val = data.training_split(), data.split("val")
+    pca = PCA((width,), CODE)
+    _timed(row, "PCA", lambda: pca.fit(row_batches(training)))
+    default = NeighbourAverage((width,), CODE)
+    _timed(row, "default head", lambda: default.fit(row_batches(training)))
+    _timed(row, "epoch", lambda: _trained(data, folder / "run"))
+    codes = codes_of(pca.encode, val)
+    metric = SimilarityRetrieval(only_hits=True)
+    metric.update(codes, val.labels, val.sample_ids)
+    _timed(row, "hits", metric.compute)
+    ids = val.sample_ids
+    _timed(row, "neighbours", lambda: neighbours(codes, codes, K, query_ids=ids, gallery_ids=ids))
+    if count <= LARGEST_SCORED:
+        full = SimilarityRetrieval()
+        full.update(codes, val.labels, val.sample_ids)
+        _timed(row, "scores", full.compute)
+    return {**row, "peak GB": (_peak() - base) / 1e9}
+
+
+def _timed(row: dict[str, Any], name: str, call: Callable[[], Any]) -> Any:
+    clock, processor = time.perf_counter(), time.process_time()
+    found = call()
+    row[f"{name} s"] = time.perf_counter() - clock
+    row.setdefault("of these, of the processor", {})[name] = time.process_time() - processor
+    row.setdefault("peak bytes after", {})[name] = _peak()
+    return found
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+
+
+def _table(count: int) -> Any:
+    classes = max(5, count // OF_A_CLASS)
+    splits = ["train"] * (count - 2 * (count // 5)) + ["val"] * (count // 5) + ["test"] * (count // 5)
+    listed = [Row(f"{i % classes}/{i:09d}.jpg", str(i % classes), splits[i]) for i in range(count)]
+    return tabulate(Path("/none"), listed, 0, (0.6, 0.2, 0.2))
+
+
+def _write(store: Path, keys: np.ndarray, labels: np.ndarray, width: int) -> None:
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((labels.max() + 1, width), np.float32)
+    size = SHARD_BYTES // (4 * width)
+    for start in range(0, len(keys), size):
+        part = slice(start, start + size)
+        rows = centres[labels[part]] + 2 * rng.standard_normal((len(labels[part]), width), np.float32)
+        Shelf(store, {"drawn": width}).add(keys[part], rows, np.zeros(len(rows), np.float32))
+
+
+def _opened(shelf: Shelf, keys: np.ndarray) -> Any:
+    """As train.py opens it: headers, keys and every checksum, then the rows into memory."""
+    shelf.refresh()
+    places = shelf.find(keys)
+    assert shelf.verify(places)
+    return shelf.rows(places)
+
+
+def _trained(data: FeatureData, folder: Path) -> None:
+    """One epoch with all that belongs to it: scaling, validation with its hits, journal, checkpoints."""
+    register()
+    words = ["data=folder", "data.root=/none", "architecture=dense", f"architecture.widths=[{CODE}]", "logger=none"]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = checked(compose("train", [*words, "trainer.max_epochs=1", "trainer.accelerator=cpu"]))
+    card = {"schema": 1, "options": {}, "fingerprint": "none"}
+    run, heads = RunFolder(folder, config), assembly.build_heads([config], data.feature_shape, card)
+    assembly.fit_heads(assembly.build_trainer(config, run), heads, data, run)
+
+
+def _draw(rows: Sequence[dict[str, Any]], width: int, path: Path) -> None:
+    figure = style.new_figure(7.5, 4.5)
+    axes = figure.add_subplot()
+    counts = [row["pictures"] for row in rows]
+    for label, (name, told) in enumerate(DRAWN.items()):
+        colour, marker = style.look_of(label)
+        values = [row[name] for row in rows]
+        axes.plot(counts, values, color=colour, marker=marker, markersize=5, linewidth=1.5, label=told)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlabel("pictures", fontsize=style.SMALL)
+    axes.set_ylabel("seconds, and GB of memory", fontsize=style.SMALL)
+    style.quiet(axes, "y")
+    style.headline(axes, f"How cost grows: features of {width} numbers, {torch.get_num_threads()} threads")
+    figure.legend(loc="outside right center", fontsize=style.SMALL, frameon=False)
+    style.save(figure, path)
+
+
+if __name__ == "__main__":
+    main()
