@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
+from matplotlib.ticker import FuncFormatter
 from measuring import environment, report
 
 from likeness import assembly
@@ -154,16 +155,18 @@ def _draw(rows: Sequence[dict[str, Any]], width: int, path: Path) -> None:
     figure = style.new_figure(7.5, 4.5)
     axes = figure.add_subplot()
     counts = [row["pictures"] for row in rows]
-    for label, (name, told) in enumerate(DRAWN.items()):
-        colour, marker = style.look_of(label)
+    for (name, told), colour, marker in zip(DRAWN.items(), style.COLOURS, style.MARKERS, strict=False):
         values = [row[name] for row in rows]
         axes.plot(counts, values, color=colour, marker=marker, markersize=5, linewidth=1.5, label=told)
     axes.set_xscale("log")
     axes.set_yscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.minorticks_off()
     axes.set_xlabel("pictures", fontsize=style.SMALL)
     axes.set_ylabel("seconds, and GB of memory", fontsize=style.SMALL)
     style.quiet(axes, "y")
-    style.headline(axes, f"How cost grows: features of {width} numbers, {torch.get_num_threads()} threads")
+    style.headline(axes, f"How cost grows: features of {width} numbers, threads: {torch.get_num_threads()}")
     figure.legend(loc="outside right center", fontsize=style.SMALL, frameon=False)
     style.save(figure, path)
 
