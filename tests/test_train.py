@@ -257,22 +257,22 @@ def test_a_run_that_was_killed_and_then_preempted_gives_the_numbers_of_one_that_
 
 # train.py, with a signal in the third call of what is named first; it writes down which pictures the network saw.
 SIGNALLED = """
-import hashlib, runpy, signal, sys
+import hashlib, itertools, runpy, signal, sys
 from pathlib import Path
 from likeness.features.extraction import Extractor
 from likeness.heads.autoencoder import Autoencoder
 
 def watch(owner, name, sent):
     def watched(self, batch, *rest):
-        calls.append(1)
+        call = next(calls)
         if owner is Extractor:
             with open("seen.txt", "a") as file:
                 file.writelines(hashlib.sha256(each.numpy().tobytes()).hexdigest() + "\\n" for each in batch)
-        if sent and len(calls) == 3:
+        if sent and call == 3:
             signal.raise_signal(signal.Signals[sent])
         return real(self, batch, *rest)
 
-    calls, real = [], getattr(owner, name)
+    calls, real = itertools.count(1), getattr(owner, name)
     setattr(owner, name, watched)
 
 _, extracting, training, script, *options = sys.argv
@@ -294,7 +294,8 @@ def test_a_run_that_is_ended_while_it_extracts_and_while_it_trains_goes_on_as_th
         done = call(place, place / "signalled.py", extracting, training, str(ROOT / "train.py"), *options)
         told[extracting or training] = done.returncode, done.stderr.splitlines()[-1]
         seen = (place / "seen.txt").read_text().split()
-        assert (len(seen), len(set(seen))) == ((24, 24) if extracting else (60, 60)), done.stderr
+        assert len(seen) == len(set(seen)), done.stderr
+        assert 24 <= len(seen) < 60 if extracting else len(seen) == 60, done.stderr
     kept = "preempted; features and checkpoints are kept; resume with the same command"
     assert told["SIGUSR1"] == (75, kept)
     assert told["SIGTERM"] == (75, "preempted at step 3; saved; resume with the same command")
