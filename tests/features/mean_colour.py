@@ -1,7 +1,9 @@
 """A network that counts what it looks at, for tests of who looks at what."""
 
 import hashlib
+import multiprocessing
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -37,6 +39,17 @@ class MeanColour(nn.Module):
 
     def seen(self) -> int:
         return len(self.log.read_text().split()) if self.log.exists() else 0
+
+
+def run_together(target: Callable[..., None], each: Sequence[tuple]) -> None:
+    """A process for each tuple of arguments, all at once; every one of them must end well."""
+    context = multiprocessing.get_context("fork")
+    jobs = [context.Process(target=target, args=given) for given in each]
+    for job in jobs:
+        job.start()
+    for job in jobs:
+        job.join()
+        assert job.exitcode == 0
 
 
 SIMPLE = Preprocessing(size=16, mean=[0.0, 0.0, 0.0], std=[1.0, 1.0, 1.0])

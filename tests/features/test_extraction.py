@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from features.mean_colour import SIMPLE, MeanColour, extractor_of
+from features.mean_colour import SIMPLE, MeanColour, extractor_of, run_together
 from PIL import Image
 
 from likeness.errors import LikenessError
@@ -258,13 +258,7 @@ def test_a_signal_while_the_last_rows_are_written_loses_none(photos, tmp_path, m
 
 def test_jobs_that_start_together_show_the_network_each_picture_once(photos, tmp_path):
     store, log = tmp_path / "store", tmp_path / "seen.txt"
-    context = multiprocessing.get_context("fork")
-    jobs = [context.Process(target=_extract_slowly, args=(photos, store, log)) for _ in range(8)]
-    for job in jobs:
-        job.start()
-    for job in jobs:
-        job.join()
-        assert job.exitcode == 0
+    run_together(_extract_slowly, [(photos, store, log)] * 8)
     seen = log.read_text().split()
     assert (len(seen), len(set(seen))) == (60, 60)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as pl
 import torch
-from features.mean_colour import MeanColour, extractor_of
+from features.mean_colour import MeanColour, extractor_of, run_together
 
 from likeness import app, assembly
 from likeness.config import checked, composed
@@ -137,14 +137,8 @@ def _fill_slowly(photos: Path, store: Path, log: Path, share: Share | None) -> N
 
 def test_shares_of_any_cut_and_whole_fillings_look_at_each_picture_once(photos, tmp_path):
     store, log = tmp_path / "store", tmp_path / "seen.txt"
-    context = multiprocessing.get_context("fork")
     shares = (Share(0, 2), Share(1, 2), Share(1, 2), Share(1, 3), None, Share(3, 4), None)
-    jobs = [context.Process(target=_fill_slowly, args=(photos, store, log, share)) for share in shares]
-    for job in jobs:
-        job.start()
-    for job in jobs:
-        job.join()
-        assert job.exitcode == 0
+    run_together(_fill_slowly, [(photos, store, log, share) for share in shares])
     seen = log.read_text().split()
     assert (len(seen), len(set(seen))) == (60, 60)
 

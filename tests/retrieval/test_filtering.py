@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from likeness.retrieval import filtering, hits, neighbours
+from likeness.retrieval import filtering, neighbours
 from likeness.retrieval.filtering import Prepared, Rounded, cosines, in_blocks, prepared, products
 from likeness.retrieval.hits import rivals_above
 from likeness.retrieval.rows import comparable, count_candidates
@@ -41,8 +41,7 @@ HARD = {
 
 
 def use(precision, monkeypatch):
-    for room in (filtering, hits, neighbours):
-        monkeypatch.setattr(room, "precisions", lambda device: PRECISIONS[precision])
+    monkeypatch.setattr(filtering, "precisions", lambda device: PRECISIONS[precision])
 
 
 def ranked(codes, ids, groups=None):
@@ -182,7 +181,7 @@ def test_rows_that_are_all_alike_are_told_apart_no_longer_in_that_precision(monk
         return real(queries, gallery, size)
 
     monkeypatch.setattr(neighbours, "products", watched)
-    monkeypatch.setattr(neighbours, "precisions", lambda device: PRECISIONS["both"])
+    use("both", monkeypatch)
     ids = torch.arange(ROWS)
     neighbours.neighbours(torch.ones(ROWS, WIDTH), torch.ones(ROWS, WIDTH), 5, query_ids=ids, gallery_ids=ids)
     assert asked == [torch.bfloat16, torch.float32]

@@ -14,11 +14,12 @@ looked into, s rows of a block, p pairs, d width of a code, n rows of either kin
 """
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Float32, Float64, Int64
+from jaxtyping import Bool, Float, Float32, Float64, Int64
 from torch import Tensor
 
 from likeness.retrieval.rows import BLOCK, Rows, blocks
@@ -76,13 +77,13 @@ class Prepared:
     def in_precision(self, dtype: torch.dtype) -> Rounded:
         """Made when it is first asked for."""
         if dtype not in self.rounded:
-            low = torch.empty(self.rows.codes.shape, dtype=dtype, device=self.place.device)
-            error = torch.empty_like(self.rows.length)
-            for block in blocks(len(self), BLOCK):
-                unit = self.rows.unit(block) if self.unit is None else self.unit[block]
-                low[block], error[block] = _rounded(unit, dtype)
-            self.rounded[dtype] = Rounded(low, error)
+            unit_of = self.rows.unit if self.unit is None else self.unit.__getitem__
+            self.rounded[dtype] = _rounded(unit_of, self.rows, dtype)
         return self.rounded[dtype]
+
+    def cheapest(self) -> Rounded:
+        """In the precision that is tried first."""
+        return self.in_precision(precisions(self.place.device)[0])
 
 
 def prepared(
@@ -94,22 +95,28 @@ def prepared(
 ) -> Prepared:
     """The chosen rows, ready to be multiplied in the cheapest precision, and with ``keep_unit`` exactly."""
     chosen, dtype = rows.take(which), precisions(rows.codes.device)[0]
-    (count, width), device = chosen.codes.shape, rows.codes.device
-    unit = torch.empty(count, width, dtype=torch.float64, device=device) if keep_unit else None
-    low = torch.zeros(_whole(count, _LARGEST_BLOCK), width, dtype=dtype, device=device)
-    error = torch.empty_like(chosen.length)
-    for block in blocks(count, BLOCK):
+    unit = torch.empty_like(chosen.codes, dtype=torch.float64) if keep_unit else None
+
+    def unit_of(block: slice) -> Tensor:
         exact = chosen.unit(block)
-        low[block], error[block] = _rounded(exact, dtype)
         if unit is not None:
             unit[block] = exact
-    labels = None if labels is None else labels[which]
-    return Prepared(chosen, {dtype: Rounded(low, error)}, place[which], labels, unit)
+        return exact
+
+    rounded = {dtype: _rounded(unit_of, chosen, dtype)}
+    return Prepared(chosen, rounded, place[which], None if labels is None else labels[which], unit)
 
 
-def _rounded(unit_nd: Float64[Tensor, "n d"], dtype: torch.dtype) -> Rounded:
-    low = unit_nd.to(dtype)
-    return Rounded(low, torch.linalg.vector_norm(unit_nd - low, dim=1))
+def _rounded(unit_of: Callable[[slice], Float64[Tensor, "b d"]], rows: Rows, dtype: torch.dtype) -> Rounded:
+    """Block by block, with zero rows up to whole blocks of any size behind."""
+    count, width = rows.codes.shape
+    low = torch.zeros(_whole(count, _LARGEST_BLOCK), width, dtype=dtype, device=rows.codes.device)
+    error = torch.empty_like(rows.length)
+    for block in blocks(count, BLOCK):
+        exact = unit_of(block)
+        low[block] = exact
+        error[block] = torch.linalg.vector_norm(exact - low[block], dim=1)
+    return Rounded(low, error)
 
 
 def _whole(count: int, size: int) -> int:
@@ -123,6 +130,25 @@ def precisions(device: torch.device) -> tuple[torch.dtype, ...]:
     if torch.cpu._is_avx512_bf16_supported():
         return (torch.bfloat16, torch.float32)
     return (torch.float32,)
+
+
+def through_precisions(
+    queries: Int64[Tensor, "q"],
+    gallery: Prepared,
+    attempt: Callable[[Int64[Tensor, "q"], torch.dtype], Bool[Tensor, "q"]],
+) -> Int64[Tensor, "l"]:
+    """The queries that no precision settles: ``attempt`` is given those that are left, and says which stay so.
+
+    A precision that leaves most of them is not tried again with these rows.
+    """
+    for dtype in precisions(queries.device):
+        if not len(queries) or dtype in gallery.useless:
+            continue
+        hard_q = attempt(queries, dtype)
+        if 2 * int(hard_q.sum()) > len(queries):
+            gallery.useless.add(dtype)
+        queries = queries[hard_q]
+    return queries
 
 
 class Products(NamedTuple):

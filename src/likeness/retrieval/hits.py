@@ -16,19 +16,27 @@ import torch
 from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
-from likeness.retrieval.filtering import Prepared, Products, cosines, in_blocks, precisions, prepared, products, slack
+from likeness.retrieval.filtering import (
+    Prepared,
+    Products,
+    cosines,
+    in_blocks,
+    prepared,
+    products,
+    slack,
+    through_precisions,
+)
 from likeness.retrieval.neighbours import (
     TILE_BYTES,
     apart,
+    exact_tiles,
     no_keys,
-    places,
     queries_at_once,
     read_keys,
     rows_at_once,
-    rows_in_float64,
     search,
 )
-from likeness.retrieval.rows import Rows, blocks, exclude_groups, similarity
+from likeness.retrieval.rows import Rows, blocks, exclude_groups, places
 
 _SIZE = 32
 _MOST_PAIRS = 64  # of a query: this part of a tile's rows is as dear as all of them in a higher precision
@@ -46,12 +54,19 @@ class _Side:
     size: int
     _kept: dict[int, Prepared] = field(default_factory=dict)
 
-    def parts(self) -> Iterator[tuple[int, Prepared]]:
-        """Each part's first position, and the part."""
+    def parts(self, first: int = 0, last: int | None = None) -> Iterator[tuple[int, Prepared]]:
+        """The first position of each part that has some of these positions, and the part."""
         for part in blocks(len(self.rows), self.size):
-            yield part.start, self.part(part)
+            if part.stop > first and (last is None or part.start < last):
+                yield part.start, self._part(part)
 
-    def part(self, part: slice) -> Prepared:
+    def alike(self, queries: Prepared) -> Iterator[tuple[int, Prepared]]:
+        """The parts that have labels of these queries."""
+        if len(queries):
+            span = _range(self.labels[self.order], queries)
+            yield from self.parts(span.start, span.stop)
+
+    def _part(self, part: slice) -> Prepared:
         if part.start not in self._kept:
             if len(self._kept) > 1:
                 del self._kept[next(iter(self._kept))]
@@ -97,6 +112,8 @@ def rivals_above(
     ``hit@i`` holds where that is below i, for every i up to ``k``. A query without a row of its label has ``k``. No row
     is zero. Where ``queries`` is ``gallery`` half of the products are computed.
     """
+    if not len(queries) or not len(gallery):
+        return torch.full_like(label_q, k)
     ids_g, size = gallery.ids.sort().values, rows_at_once(gallery.codes, tile_bytes)
     of_gallery = _Side(gallery, label_g.argsort(stable=True), label_g, places(gallery.ids, ids_g), size)
     if queries is gallery:
@@ -116,26 +133,23 @@ def rivals_above(
 def _best_of_label(queries: _Side, gallery: _Side, k: int, ties_are_above: bool, tile_bytes: int) -> _Count:
     key_q1 = no_keys(len(queries.rows), 1, queries.labels.device)
     for first, some in queries.parts():
-        for _, part in gallery.parts():
+        for _, part in gallery.alike(some):
             for block in blocks(len(some), queries_at_once(len(part), tile_bytes)):
                 asked = some.take(block)
-                alike = part.take(_range(part, asked))
-                if len(asked) and len(alike):
+                alike = part.take(_range(part.labels, asked))
+                if len(alike):
                     found = key_q1[first + block.start : first + block.stop]
                     search(asked, alike, found, _own_label, tile_bytes)
     cosine, place = read_keys(key_q1[:, 0])
     return _Count(cosine, place, torch.where(cosine > -torch.inf, 0, k), k, ties_are_above)
 
 
-def _range(gallery: Prepared, queries: Prepared) -> slice:
-    """The rows of the gallery whose labels lie between the queries' least and greatest."""
-    assert gallery.labels is not None
+def _range(label_g: Int64[Tensor, "g"] | None, queries: Prepared) -> slice:
+    """Where, among ascending labels, those between the queries' least and greatest stand."""
+    assert label_g is not None
     assert queries.labels is not None
-    if not len(queries):
-        return slice(0, 0)
     least, greatest = queries.labels[0], queries.labels[-1]
-    first = int(torch.searchsorted(gallery.labels, least))
-    return slice(first, int(torch.searchsorted(gallery.labels, greatest, right=True)))
+    return slice(int(torch.searchsorted(label_g, least)), int(torch.searchsorted(label_g, greatest, right=True)))
 
 
 def _own_label(product_qg: Float[Tensor, "q g"], queries: Prepared, gallery: Prepared) -> None:
@@ -149,10 +163,9 @@ def _other_label(product_qg: Float[Tensor, "q g"], queries: Prepared, gallery: P
     """A query itself has its own label, and is no rival."""
     assert gallery.labels is not None
     assert queries.labels is not None
-    alike = _range(gallery, queries)
+    alike = _range(gallery.labels, queries)
     product_qg[:, alike].masked_fill_(queries.labels[:, None] == gallery.labels[alike], -torch.inf)
-    if queries.rows.groups is not None and gallery.rows.groups is not None:
-        exclude_groups(product_qg, queries.rows.groups, gallery.rows.groups)
+    exclude_groups(product_qg, queries.rows.groups, gallery.rows.groups)
 
 
 def _count_by_halves(count: _Count, side: _Side, tile_bytes: int) -> Int64[Tensor, "l"]:
@@ -184,7 +197,7 @@ class _Tile(NamedTuple):
         """The positions of the queries, they, their gallery, and the products: of the rows as queries, then turned."""
         queries, gallery, after = self.queries, self.gallery, self.gallery.take(slice(self.overlap, None))
         device = gallery.place.device
-        low_q, low_g = (rows.in_precision(precisions(device)[0]) for rows in (queries, gallery))
+        low_q, low_g = queries.cheapest(), gallery.cheapest()
         product = products(low_q, low_g, _SIZE)
         _other_label(product.values[:, : len(gallery)], queries, gallery)
         yield torch.arange(self.first_q, self.first_q + len(queries), device=device), queries, gallery, product
@@ -197,13 +210,12 @@ class _Tile(NamedTuple):
 def _upper_tiles(side: _Side, tile_bytes: int) -> Iterator[_Tile]:
     """Every pair of rows with different labels once, except within a tile's overlap."""
     for first_q, some in side.parts():
-        for first_g, part in side.parts():
-            for block in blocks(len(some), queries_at_once(len(part), tile_bytes)) if first_g >= first_q else ():
+        for first_g, part in side.parts(first_q):
+            for block in blocks(len(some), queries_at_once(len(part), tile_bytes)):
                 queries = some.take(block)
                 start = block.start if first_g == first_q else 0
-                alike = _range(part, queries)
-                if len(queries) and queries.labels[0] == queries.labels[-1]:  # type: ignore[index]
-                    start = max(start, alike.stop)
+                if queries.labels[0] == queries.labels[-1]:  # type: ignore[index]
+                    start = max(start, _range(part.labels, queries).stop)
                 if start < len(part):
                     overlap = max(0, block.stop - start) if first_g == first_q else 0
                     yield _Tile(first_q + block.start, queries, first_g + start, part.take(slice(start, None)), overlap)
@@ -219,23 +231,15 @@ def _count_each(count: _Count, left: Int64[Tensor, "l"], queries: _Side, gallery
 
 
 def _count_in(count: _Count, at: Int64[Tensor, "l"], queries: Prepared, gallery: Prepared, tile_bytes: int) -> None:
-    left = count.is_open(at).nonzero().squeeze(1)
-    for dtype in precisions(at.device):
-        if not len(left) or dtype in gallery.useless:
-            continue
+    def attempt(left: Tensor, dtype: torch.dtype) -> Tensor:
         asked = queries.some(left)
         product = products(asked.in_precision(dtype), gallery.in_precision(dtype), _SIZE)
         _other_label(product.values[:, : len(gallery)], asked, gallery)
-        hard_l = _count(count, at[left], asked, gallery, product)
-        if 2 * int(hard_l.sum()) > len(left):
-            gallery.useless.add(dtype)
-        left = left[hard_l]
-    for block in blocks(len(left), rows_in_float64(len(gallery), tile_bytes)) if len(left) else ():
-        asked = queries.some(left[block])
-        cosine_qg = similarity(asked.exact(), gallery.exact())
-        _other_label(cosine_qg, asked, gallery)
-        at_q = at[left[block]]
-        count.add(at_q, count.beaten(at_q[:, None], cosine_qg, gallery.place).sum(1))
+        return _count(count, at[left], asked, gallery, product)
+
+    left = through_precisions(count.is_open(at).nonzero().squeeze(1), gallery, attempt)
+    for block, cosine_qg in exact_tiles(queries, left, gallery, _other_label, tile_bytes):
+        count.add(at[block], count.beaten(at[block, None], cosine_qg, gallery.place).sum(1))
 
 
 def _count(

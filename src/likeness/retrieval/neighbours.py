@@ -26,9 +26,9 @@ from likeness.retrieval.filtering import (
     block_size,
     cosines,
     in_blocks,
-    precisions,
     prepared,
     products,
+    through_precisions,
 )
 from likeness.retrieval.rows import (
     BLOCK,
@@ -37,8 +37,8 @@ from likeness.retrieval.rows import (
     comparable,
     count_candidates,
     exclude,
-    exclude_groups,
     place_among_equals,
+    places,
     refusal,
     refuse_too_few,
     similarity,
@@ -187,46 +187,41 @@ def rows_in_float64(gallery: int, tile_bytes: int) -> int:
     return max(1, tile_bytes // (_BYTES_PER_PAIR * max(1, gallery)))
 
 
-def places(ids: Int64[Tensor, "n"], ids_g: Int64[Tensor, "g"]) -> Int64[Tensor, "n"]:
-    """The position of each id among the ascending ids of the gallery, -1 where it is not among them."""
-    if not len(ids_g):
-        return torch.full_like(ids, -1)
-    place = torch.searchsorted(ids_g, ids).clamp_(max=len(ids_g) - 1)
-    return torch.where(ids_g[place] == ids, place, -1)
-
-
 def apart(product_qg: Float[Tensor, "q g"], queries: Prepared, gallery: Prepared) -> None:
     """Forbids a query to meet itself and, where groups are given, its own group."""
-    if not product_qg.numel():
-        return
-    sorted_g, order_g = gallery.place.sort()
-    at_q = torch.searchsorted(sorted_g, queries.place).clamp_(max=len(order_g) - 1)
-    itself = ((sorted_g[at_q] == queries.place) & (queries.place >= 0)).nonzero().squeeze(1)
-    product_qg[itself, order_g[at_q[itself]]] = -torch.inf
-    if queries.rows.groups is not None and gallery.rows.groups is not None:
-        exclude_groups(product_qg, queries.rows.groups, gallery.rows.groups)
+    exclude(product_qg, queries.place, gallery.place, queries.rows.groups, gallery.rows.groups)
 
 
 def search(
     queries: Prepared, gallery: Prepared, key_qk: Int64[Tensor, "q k"], forbid: Forbid, tile_bytes: int = TILE_BYTES
 ) -> None:
     """Take the nearest of these gallery rows into ``key_qk``, the greatest keys that were found before."""
-    size = block_size(len(gallery), key_qk.shape[1])
-    left = torch.arange(len(queries), device=key_qk.device)
-    for dtype in precisions(key_qk.device):
-        if size is None or not len(left) or dtype in gallery.useless:
-            continue
-        asked, key_lk = queries.some(left), key_qk[left]
-        hard_l = _filtered(asked, gallery, key_lk, forbid, dtype, size)
-        key_qk[left] = key_lk
-        if 2 * int(hard_l.sum()) > len(left):
-            gallery.useless.add(dtype)
-        left = left[hard_l]
-    for block in blocks(len(left), rows_in_float64(len(gallery), tile_bytes)) if len(left) else ():
+    left, size = torch.arange(len(queries), device=key_qk.device), block_size(len(gallery), key_qk.shape[1])
+    if size is not None:
+
+        def attempt(left: Tensor, dtype: torch.dtype) -> Tensor:
+            key_lk = key_qk[left]
+            hard_l = _filtered(queries.some(left), gallery, key_lk, forbid, dtype, size)
+            key_qk[left] = key_lk
+            return hard_l
+
+        left = through_precisions(left, gallery, attempt)
+    for at, cosine_qg in exact_tiles(queries, left, gallery, forbid, tile_bytes):
+        key_qk[at] = _greatest(key_qk[at], pair_keys(cosine_qg, gallery.place))
+
+
+def exact_tiles(
+    queries: Prepared, left: Int64[Tensor, "l"], gallery: Prepared, forbid: Forbid, tile_bytes: int
+) -> Iterator[tuple[Int64[Tensor, "block"], Float32[Tensor, "block g"]]]:
+    """Blocks of the queries that are left, each with its cosines to all these gallery rows."""
+    if not len(left):
+        return
+    unit_gd = gallery.exact()
+    for block in blocks(len(left), rows_in_float64(len(gallery), tile_bytes)):
         asked = queries.some(left[block])
-        cosine_qg = similarity(asked.exact(), gallery.exact())
+        cosine_qg = similarity(asked.exact(), unit_gd)
         forbid(cosine_qg, asked, gallery)
-        key_qk[left[block]] = _greatest(key_qk[left[block]], pair_keys(cosine_qg, gallery.place))
+        yield left[block], cosine_qg
 
 
 def _filtered(
@@ -281,7 +276,7 @@ def similarity_tiles(
     for block in blocks(len(queries), rows_in_float64(len(gallery), tile_bytes)):
         part = queries.take(block)
         similarity_qg = similarity(part.unit(), unit_gd)
-        exclude(similarity_qg, part, gallery)
+        exclude(similarity_qg, part.ids, gallery.ids, part.groups, gallery.groups)
         yield block, similarity_qg
 
 

@@ -62,7 +62,9 @@ def comparable(codes: Float[Tensor, "n d"], ids: Int[Tensor, "n"], groups: Int[T
         # Divided by the greatest entry, so that no square overflows or vanishes; in float64 none of a float32 does.
         greatest = torch.linalg.vector_norm(codes, torch.inf, dim=1, keepdim=True)
         codes = codes / greatest.masked_fill_(greatest == 0, 1)
-    length = torch.linalg.vector_norm(codes, dim=1, dtype=torch.float64)
+    # In blocks: the norm is taken of a copy in float64.
+    norms = [torch.linalg.vector_norm(codes[block], dim=1, dtype=torch.float64) for block in blocks(len(codes), BLOCK)]
+    length = torch.cat(norms)
     if not length.isfinite().all():
         bad = ids[~length.isfinite().to(ids.device)].tolist()
         raise refusal(
@@ -87,33 +89,43 @@ def similarity(unit_qd: Float64[Tensor, "q d"], unit_gd: Float64[Tensor, "g d"])
         return (unit_qd @ unit_gd.T).float()
 
 
-def exclude(similarity_qg: Float[Tensor, "q g"], queries: Rows, gallery: Rows) -> None:
-    """-inf where a row is no candidate: itself, by id, and where groups are given those of its own.
+def places(ids: Int64[Tensor, "n"], ids_g: Int64[Tensor, "g"]) -> Int64[Tensor, "n"]:
+    """The position of each id among the ascending ids of the gallery, -1 where it is not among them."""
+    if not len(ids_g):
+        return torch.full_like(ids, -1)
+    place = torch.searchsorted(ids_g, ids).clamp_(max=len(ids_g) - 1)
+    return torch.where(ids_g[place] == ids, place, -1)
 
-    The gallery's ids are in ascending order.
-    """
-    if not similarity_qg.numel():
-        return
-    position_q = torch.searchsorted(gallery.ids, queries.ids).clamp_(max=len(gallery) - 1)
-    itself = (gallery.ids[position_q] == queries.ids).nonzero().squeeze(1)
-    similarity_qg[itself, position_q[itself]] = -torch.inf
-    if queries.groups is not None and gallery.groups is not None:
-        exclude_groups(similarity_qg, queries.groups, gallery.groups)
+
+def exclude(
+    similarity_qg: Float[Tensor, "q g"],
+    id_q: Int64[Tensor, "q"],
+    id_g: Int64[Tensor, "g"],
+    group_q: Int64[Tensor, "q"] | None,
+    group_g: Int64[Tensor, "g"] | None,
+) -> None:
+    """-inf where a row is no candidate: itself, by what tells the rows apart, and where groups are given its own."""
+    ids_g, order_g = id_g.sort()
+    place_q = places(id_q, ids_g)
+    itself = (place_q >= 0).nonzero().squeeze(1)
+    similarity_qg[itself, order_g[place_q[itself]]] = -torch.inf
+    exclude_groups(similarity_qg, group_q, group_g)
 
 
 def exclude_groups(
-    similarity_qg: Float[Tensor, "q g"], group_q: Int64[Tensor, "q"], group_g: Int64[Tensor, "g"]
+    similarity_qg: Float[Tensor, "q g"], group_q: Int64[Tensor, "q"] | None, group_g: Int64[Tensor, "g"] | None
 ) -> None:
     """-inf where a row of the gallery is of the query's group. Small groups are looked up rather than compared."""
-    order = torch.argsort(group_g)
-    sorted_g = group_g[order]
-    first_q, count_q = (torch.searchsorted(sorted_g, group_q, right=right) for right in (False, True))
-    count_q = (count_q - first_q) * (group_q >= 0)
+    if group_q is None or group_g is None:
+        return
+    sorted_g, order_g = group_g.sort()
+    first_q, last_q = _span(group_q, sorted_g)
+    count_q = (last_q - first_q) * (group_q >= 0)
     if int(count_q.sum()) * 16 > similarity_qg.numel():
         similarity_qg.masked_fill_((group_q[:, None] == group_g) & (group_q[:, None] >= 0), -torch.inf)
         return
     query_p = torch.repeat_interleave(count_q)
-    similarity_qg[query_p, order[first_q[query_p] + place_among_equals(query_p, count_q)]] = -torch.inf
+    similarity_qg[query_p, order_g[first_q[query_p] + place_among_equals(query_p, count_q)]] = -torch.inf
 
 
 def place_among_equals(row_p: Int64[Tensor, "p"], count_q: Int64[Tensor, "q"]) -> Int64[Tensor, "p"]:
@@ -131,8 +143,8 @@ def count_candidates(
     if not len(gallery):
         return torch.zeros_like(queries.ids)
     ids_g, order_g = gallery.ids.sort()
-    position_q = torch.searchsorted(ids_g, queries.ids).clamp_(max=len(gallery) - 1)
-    itself_q = ids_g[position_q] == queries.ids
+    place_q = places(queries.ids, ids_g)
+    itself_q = place_q >= 0
     if label_q is None or label_g is None:
         label_q, label_g = torch.zeros_like(queries.ids), torch.zeros_like(gallery.ids)
     count_q = _equals(label_q, label_g)
@@ -141,14 +153,18 @@ def count_candidates(
         names, number = torch.cat([queries.groups, gallery.groups]).unique(return_inverse=True)
         number_q, number_g = number[: len(queries)], number[len(queries) :]
         count_q -= _equals(label_q * len(names) + number_q, label_g * len(names) + number_g) * known_q
-        itself_q &= ~(known_q & (number_g[order_g[position_q]] == number_q))  # counted with its group
+        itself_q &= ~(known_q & (number_g[order_g[place_q]] == number_q))  # counted with its group
     return count_q - itself_q.long()
 
 
 def _equals(value_q: Int64[Tensor, "q"], value_g: Int64[Tensor, "g"]) -> Int64[Tensor, "q"]:
-    sorted_g = value_g.sort().values
-    first_q, last_q = (torch.searchsorted(sorted_g, value_q, right=right) for right in (False, True))
+    first_q, last_q = _span(value_q, value_g.sort().values)
     return last_q - first_q
+
+
+def _span(value_q: Int64[Tensor, "q"], sorted_g: Int64[Tensor, "g"]) -> tuple[Int64[Tensor, "q"], Int64[Tensor, "q"]]:
+    """Where each value's equals begin among sorted ones, and where they end."""
+    return torch.searchsorted(sorted_g, value_q), torch.searchsorted(sorted_g, value_q, right=True)
 
 
 def refuse_too_few(k: int, candidates_q: Int64[Tensor, "q"], ids_q: Int64[Tensor, "q"]) -> None:
