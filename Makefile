@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test test-long test-slurm bench lint lock clean
+.PHONY: setup demo test test-long test-slurm faults faults-long bench lint lock clean
 
 setup: .venv/ready
 
@@ -30,6 +30,12 @@ test-long: setup ## what takes minutes
 
 test-slurm: setup ## what needs a Slurm on this machine (docs/cluster.md)
 	$(BIN)/python -m pytest -q -m slurm
+
+faults: setup ## kills, full disks, hostile files: every figure of docs/faults.md, in under 8 minutes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile tests/faults --size full
+
+faults-long: setup ## the same with thousands of kills and mutations
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile tests/faults --size long
 
 bench: setup ## what docs/performance.md says of CPUs, measured again; takes a quarter of an hour
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]' 2>/dev/null || uv pip install --quiet --python $(BIN)/python -e '.[bench]'
