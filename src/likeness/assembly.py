@@ -33,6 +33,7 @@ from likeness.features.store import Share
 from likeness.features.weights import not_fetching
 from likeness.files import canonical_json, write_json
 from likeness.heads.autoencoder import Autoencoder, codes_of, row_batches
+from likeness.heads.compiling import compiled
 from likeness.heads.linear import PCA, ClosedForm, Identity, RandomProjection
 from likeness.heads.noise import NoNoise
 from likeness.heads.stacked import StackedAutoencoder
@@ -218,12 +219,13 @@ def build_head(config: Config, feature_shape: tuple[int, ...], card: dict[str, A
         torch.manual_seed(config["seed"])
         head = build(config["architecture"], feature_shape=feature_shape)
     metric = {name: value for name, value in config["metric"].items() if name in ("ks", "ties")}
+    optimizer = build(config["optimizer"])
     module = Autoencoder(
         head=head,
         scaling=build(config["scaling"], feature_shape=feature_shape),
         noise=build(config["noise"]),
         loss=build(config["loss"]),
-        optimizer=build(config["optimizer"]),
+        optimizer=compiled(optimizer) if config["compile_optimizer"] else optimizer,
         scheduler=build(config["scheduler"]) if config["scheduler"] else None,
         metric=SimilarityRetrieval(only_hits=True, exclude_group=config["metric"]["exclude_home"], **metric),
         hits_every_n_epochs=config["hits_every_n_epochs"],

@@ -176,6 +176,7 @@ class Train(Shared):
     thesis: Thesis = field(default_factory=Thesis)
     batch_size: int = 128
     hits_every_n_epochs: int = 5
+    compile_optimizer: bool = False
     seed: int = 0
     seeds: int = 1
 
@@ -352,6 +353,7 @@ _SHARED = (
     "metric",
     "batch_size",
     "hits_every_n_epochs",
+    "compile_optimizer",
 )
 # What several heads cannot be trained with at once: path, the values that they can, why not.
 _ALONE: tuple[tuple[str, tuple[Any, ...], str], ...] = (

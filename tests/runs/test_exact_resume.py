@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -63,6 +64,10 @@ def state_at_the_end(path: Path) -> dict:
 
 # Of three seeds the second gains less than this in the second epoch: it leaves, and the others go on.
 STOPS_ONE = ("callbacks.early_stopping.patience=1", "callbacks.early_stopping.min_delta=0.0067")
+NO_COMPILER = pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler is here")
+COMPILED = pytest.param(
+    ["optimizer=adadelta", "noise=gaussian", "compile_optimizer=true"], marks=NO_COMPILER, id="compiled"
+)
 VARIANTS = [
     ["optimizer=adamw", "noise=gaussian", "scheduler=cosine", "scaling=standardize"],
     ["optimizer=adadelta", "noise=masking", "scheduler=plateau", "scheduler.patience=0", "optimizer.lr=3"],
@@ -75,7 +80,7 @@ VARIANTS = [
 ]
 
 
-@pytest.mark.parametrize("variant", VARIANTS, ids=" ".join)
+@pytest.mark.parametrize("variant", [*VARIANTS, COMPILED], ids=" ".join)
 def test_cut_at_every_batch_the_end_is_the_same_bit_for_bit(variant, tmp_path):
     config = config_of(*variant)
     module, trainer, history = train(config, tmp_path / "whole", whole := RaisedAt())
@@ -118,7 +123,7 @@ UNDIVIDED = [
 ]
 
 
-@pytest.mark.parametrize("variant", UNDIVIDED, ids=" ".join)
+@pytest.mark.parametrize("variant", [*UNDIVIDED, COMPILED], ids=" ".join)
 def test_an_epoch_as_one_step_learns_what_its_batches_do_and_is_cut_at_any_of_them(variant, tmp_path):
     config = config_of(*variant)
     module, trainer, history = train(config, tmp_path / "divided", RaisedAt())
