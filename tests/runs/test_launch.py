@@ -16,7 +16,7 @@ import pytest
 from likeness.runs.launch import _set_earlier_results_aside
 
 APP = """
-import os, time
+import os, threading, time
 from pathlib import Path
 
 import hydra
@@ -39,7 +39,9 @@ def job(cfg):
         raise KeyboardInterrupt
     if cfg.end == "exit":
         raise SystemExit(3)
-    while cfg.end == "wait" and not Path("go").exists():
+    if cfg.end == "busy":
+        threading.Thread(target=time.sleep, args=(300,)).start()
+    while cfg.end in ("wait", "busy") and not Path("go").exists():
         time.sleep(0.02)
     return cfg.value
 
@@ -133,7 +135,7 @@ def test_our_own_mistake_shows_its_traceback(launch, tmp_path):
 def test_an_interruption_has_its_own_exit_code(launch, tmp_path):
     code, told = ended(launch("end=stop"))
     assert (code, told.count("\n")) == (75, 1)
-    assert told.startswith("ERROR interrupted; ")
+    assert told.startswith("interrupted; ")
     assert (status(tmp_path / "out")["state"], status(tmp_path / "out")["error"]) == (
         "interrupted",
         "KeyboardInterrupt",
@@ -160,6 +162,13 @@ def test_ctrl_c_is_an_interruption_and_a_schedulers_signal_a_preemption(launch, 
         f"{state}; features and checkpoints are kept; resume with the same command and hydra.run.dir={tmp_path}/out\n",
     )
     assert status(tmp_path / "out")["state"] == state
+
+
+def test_whoever_interrupts_does_not_wait_for_what_threads_are_at(launch, tmp_path):
+    process = launch("end=busy")
+    until((tmp_path / "out" / "metrics.json").exists)
+    process.send_signal(signal.SIGINT)
+    assert ended(process)[0] == 75
 
 
 def test_a_named_folder_needs_no_reminder(launch, tmp_path):

@@ -5,6 +5,7 @@ import functools
 import gc
 import itertools
 import logging
+import multiprocessing
 import os
 import shutil
 import signal
@@ -15,7 +16,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from filelock import FileLock, Timeout
 from hydra.conf import HydraConf
@@ -189,12 +190,10 @@ def run(main: Callable[[], Any]) -> None:
         _leave(str(fault), fault.exit_code)
     except preemption.Preempted as error:
         sys.stderr.write(f"{error}\n")
-        sys.exit(INTERRUPTED)
+        _end_now()
     except KeyboardInterrupt:
-        _leave(
-            "interrupted; features and checkpoints are kept, and the same command finds the features.",
-            INTERRUPTED,
-        )
+        sys.stderr.write("interrupted; features and checkpoints are kept, and the same command finds the features.\n")
+        _end_now()
     except BrokenPipeError:  # the reader of our output has gone, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(INTERRUPTED)
@@ -236,6 +235,16 @@ def _of_composition(error: Exception) -> bool:
     """Whether Hydra refused an override with a bare ValueError, as it does ``noise=null``."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     return isinstance(error, ValueError) and frames[-1].f_globals.get("__name__") == "hydra._internal.defaults_list"
+
+
+def _end_now() -> NoReturn:
+    """Whoever interrupts waits neither for threads nor for what Python clears away after torch: a second and a half."""
+    if multiprocessing.active_children():  # of joblib's launcher, which ends them on the usual way out
+        sys.exit(INTERRUPTED)
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(INTERRUPTED)
 
 
 def _leave(message: str, code: int) -> None:
