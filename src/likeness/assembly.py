@@ -48,7 +48,7 @@ from likeness.reports.summary import flat_summary
 from likeness.retrieval.comparison import compare, compare_seeds
 from likeness.retrieval.metric import Scores, SimilarityRetrieval, score
 from likeness.retrieval.significance import Interval
-from likeness.runs import checkpoint, preemption, trackers
+from likeness.runs import checkpoint, preemption, processes, trackers
 from likeness.runs.callbacks import EpochProgress
 from likeness.runs.folder import RunFolder
 from likeness.runs.identity import columns, git_revision, short_name
@@ -147,16 +147,17 @@ def fill_store(config: Config, number: int, of: int) -> tuple[Filled, Path] | No
     extractor = build_extractor({**config, "extraction": {"device": "cpu"}})  # Lightning moves it
     data, store = build(config["data"]), Path(config["paths"]["store"])
     pace = _pace(config, trainer.strategy.root_device.type, trainer.num_devices)
-    filled = fill(
-        trainer,
-        extractor,
-        data.table(),
-        store,
-        share=Share(number, of),
-        on_bad_image=data.on_bad_image,
-        rehash=config["extraction"]["rehash"],
-        **pace,
-    )
+    with processes.told_apart():
+        filled = fill(
+            trainer,
+            extractor,
+            data.table(),
+            store,
+            share=Share(number, of),
+            on_bad_image=data.on_bad_image,
+            rehash=config["extraction"]["rehash"],
+            **pace,
+        )
     return (filled, store) if trainer.is_global_zero else None
 
 
@@ -417,7 +418,8 @@ def _fit_interruptibly(trainer: pl.Trainer, module: Autoencoder, data: FeatureDa
         checkpoint.refuse_other_pictures(resume_from, module.card)
         warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")  # it should be
     try:
-        trainer.fit(module, data, ckpt_path=resume_from)
+        with processes.told_apart():
+            trainer.fit(module, data, ckpt_path=resume_from)
     except SystemExit as left:  # Lightning turns an interruption into exit 1
         if isinstance(left.__context__, KeyboardInterrupt):
             raise left.__context__ from None

@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from retrieval.by_the_book import settled
 
 from likeness.retrieval import filtering, neighbours
 from likeness.retrieval.filtering import Prepared, Rounded, cosines, in_blocks, prepared, products
@@ -45,10 +46,10 @@ def use(precision, monkeypatch):
 
 
 def ranked(codes, ids, groups=None):
-    """Cosines by NumPy in float64, rounded to float32, -inf for no candidate; and the columns, nearest first."""
+    """Cosines by NumPy in float64, rounded, -inf for no candidate; and the columns, nearest first."""
     rows = codes.double().numpy()
     rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    cosine = (rows @ rows.T).astype(np.float32)
+    cosine = settled(rows @ rows.T)
     cosine[np.equal.outer(ids.numpy(), ids.numpy())] = -np.inf
     if groups is not None:
         cosine[np.equal.outer(groups.numpy(), groups.numpy()) & (groups.numpy() >= 0)[:, None]] = -np.inf
@@ -167,7 +168,7 @@ def test_a_cosine_of_pairs_is_that_of_the_product():
     rows = comparable(gaussian(60), torch.arange(60))
     ready = prepared(rows, torch.arange(60), slice(0, 60))
     query, row = torch.tensor([0, 0, 3, 59]), torch.tensor([59, 1, 3, 0])
-    expected = (ready.unit[query] * ready.unit[row]).sum(1).float()
+    expected = torch.from_numpy(settled((ready.unit[query] * ready.unit[row]).sum(1).numpy()))
     assert torch.equal(cosines(ready, ready, query, row), expected)
     assert torch.equal(filtering._gathered(ready.unit, ready.unit, query, row), expected)
 

@@ -1,10 +1,11 @@
 """The nearest rows of a gallery by cosine similarity: exact, in bounded memory, in one order on every machine.
 
-The rule. Rows are brought to unit length in float64 and multiplied in float64; the product is rounded to float32;
-equal float32 values are ties, and ties go by ascending sample id. Two orders of summing differ by about 1e-16, which
-the rounding takes away, so duplicates tie, and neither the tile, nor the order of the rows, nor the number of processes
-decides a rank. (A pair can still round both ways when its similarity lies within 1e-16 of the middle of two float32
-values: about one pair in 10^8, and a rank feels it only where the next neighbour is one float32 step away.)
+The rule. Rows are brought to unit length in float64 and multiplied in float64; the product is rounded to
+whole multiples of 2^-32 (near zero float32 alone is so fine that it would keep what should cancel) and to float32;
+equal values are ties, and ties go by ascending sample id. Two orders of summing differ by about 1e-16, which the
+rounding takes away, so duplicates tie, and neither the tile, nor the order of the rows, nor the number of processes
+decides a rank. (A pair can still round both ways when its similarity lies within 1e-16 of the middle of two values:
+one pair in millions at most, and a rank feels it only where the next neighbour is one step away.)
 
 Most pairs are never multiplied in float64: a product in lower precision proves that they are not among the nearest
 (``retrieval.filtering``). Where it cannot, for instance because all codes point the same way, a query is multiplied

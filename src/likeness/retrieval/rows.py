@@ -15,6 +15,8 @@ from likeness.errors import LikenessError, listed
 BLOCK = 1024
 """Rows that are worked on at once, so that what is made of them stays in the caches."""
 
+_ROUNDS_BELOW = 1.5 * 2.0**20  # float64 has 52 bits behind the leading one: a sum of about this has 32 behind the point
+
 
 @dataclass(frozen=True, eq=False)
 class Rows:
@@ -84,9 +86,14 @@ def blocks(rows: int, size: int) -> Iterator[slice]:
 
 
 def similarity(unit_qd: Float64[Tensor, "q d"], unit_gd: Float64[Tensor, "g d"]) -> Float32[Tensor, "q g"]:
-    """The cosine by the rule: multiplied in float64, rounded to float32."""
+    """The cosine by the rule: multiplied in float64, and rounded."""
     with torch.autocast(unit_qd.device.type, enabled=False):
-        return (unit_qd @ unit_gd.T).float()
+        return settled(unit_qd @ unit_gd.T)
+
+
+def settled(cosine: Float64[Tensor, "..."]) -> Float32[Tensor, "..."]:
+    """Rounded, in place, to whole multiples of 2⁻³², then to float32: without what the order of summing left of it."""
+    return cosine.add_(_ROUNDS_BELOW).sub_(_ROUNDS_BELOW).float()
 
 
 def places(ids: Int64[Tensor, "n"], ids_g: Int64[Tensor, "g"]) -> Int64[Tensor, "n"]:
