@@ -167,6 +167,17 @@ def test_constant_codes_score_by_id_or_nothing_at_all():
     assert {name: value for name, value in worst.values().items() if value} == {"mrr": pytest.approx(1 / 7)}
 
 
+def test_what_cancels_is_a_tie_whatever_its_parts_left_of_it():
+    """Every row is at a right angle to each query; a fused multiplication leaves 1e-17 of some, with either sign."""
+    drawn = torch.randint(-9, 10, (60, 2), generator=torch.Generator().manual_seed(0)).float()
+    across = torch.stack([drawn[:, 0], drawn[:, 1], -drawn[:, 1]], dim=1)
+    queries = torch.tensor([[0.0, -1.0, -1.0]]) * torch.arange(1, 21)[:, None]
+    codes, is_query = torch.cat([across + torch.tensor([10.0, 0, 0]), queries]), torch.arange(80) >= 60
+    scores = score(codes, torch.zeros(80).long(), torch.arange(80), is_query=is_query, is_gallery=~is_query)
+    assert scores.neighbour_ids.tolist() == [[0, 1, 2, 3, 4, 5]] * 20
+    assert scores.similarities.tolist() == [[0.0] * 6] * 20
+
+
 def test_pessimism_touches_ties_only():
     assert score(FAN, FAN_LABELS, FAN_IDS, ties="pessimistic").values() == score(FAN, FAN_LABELS, FAN_IDS).values()
 
