@@ -533,6 +533,7 @@ def restored(room: str, node: Any) -> dict[str, Any]:
         raise LikenessError(
             "CKPT-UNTRUSTED",
             "the checkpoint's description of itself holds an import path or an interpolation.",
+            where=f"the checkpoint's description of its {room}",
             cause="train.py writes plain values only.",
             kept="Nothing in it was run or resolved.",
             fix="Ask its author for a checkpoint that train.py wrote.",
@@ -548,6 +549,7 @@ def restored(room: str, node: Any) -> dict[str, Any]:
     raise LikenessError(
         "CKPT-SCHEMA",
         f"the checkpoint asks for {asked!r}, and {room} has no such class.",
+        where=f"likeness.{room}",
         fix="Use the version of likeness that wrote the checkpoint.",
     )
 

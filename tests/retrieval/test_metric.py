@@ -212,6 +212,7 @@ def test_codes_that_are_not_finite_are_refused_by_name():
     codes[3, 1] = math.nan
     with pytest.raises(LikenessError, match="1 of 7 rows are not finite") as refusal:
         score(codes, FAN_LABELS, FAN_IDS)
+    assert (refusal.value.code, refusal.value.exit_code) == ("RETRIEVAL", 65)
     assert "13" in refusal.value.where
 
 
