@@ -20,6 +20,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from jaxtyping import Float
+from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint
 from pytorch_lightning.plugins.environments import SLURMEnvironment
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
@@ -924,7 +925,8 @@ def as_trained(config: Config, card: Mapping[str, Any]) -> dict[str, Any]:
     data = given if "_target_" in given else _data_node(given, card)
     configs.refuse(list(configs.faults(data, "data")))
     splits = [config["split"]] if config["split"] else ["all"] if elsewhere else ["val", "test"]
-    metric = {**card["metric"], **{name: value for name, value in config["metric"].items() if value is not None}}
+    trained = OmegaConf.merge(OmegaConf.structured(configs.Scoring), card["metric"])  # of the types that it should be
+    metric = {**trained, **{name: value for name, value in config["metric"].items() if value is not None}}
     store = config["paths"]["store"] or (card["store"] if _is_store_of(card) else _DEFAULT_STORE)
     paths = {**config["paths"], "store": store}
     changed = {"data": data, "splits": splits, "metric": metric, "paths": paths}
@@ -956,6 +958,7 @@ def restore(path: Path, overrides: Config) -> tuple[Autoencoder, Extractor, dict
     """
     content = checkpoint.open_checkpoint(path)
     card = content[checkpoint.CARD]
+    configs.refuse_references(card, str(path.absolute()))
     if faults := list(_card_faults(card)):
         raise LikenessError(
             "CKPT-SCHEMA",

@@ -526,18 +526,9 @@ def restored(room: str, node: Any) -> dict[str, Any]:
     """The node that ``recorded`` was given: the class of that name is looked for in the room's own files.
 
     Raises:
-        LikenessError: CKPT-SCHEMA when the room has no such class; CKPT-UNTRUSTED when the node says what to import, or
-            holds an interpolation, which would read this machine's environment.
+        LikenessError: CKPT-SCHEMA when the room has no such class; CKPT-UNTRUSTED as ``refuse_references``.
     """
-    if any(text == "_target_" or "${" in text for text in _texts(node)):
-        raise LikenessError(
-            "CKPT-UNTRUSTED",
-            "the checkpoint's description of itself holds an import path or an interpolation.",
-            where=f"the checkpoint's description of its {room}",
-            cause="train.py writes plain values only.",
-            kept="Nothing in it was run or resolved.",
-            fix="Ask its author for a checkpoint that train.py wrote.",
-        )
+    refuse_references(node, f"the checkpoint's description of its {room}")
     asked = node.get("class") if isinstance(node, Mapping) else None
     for file in files_of(room):
         target = f"likeness.{room}.{file}.{asked}"
@@ -552,6 +543,19 @@ def restored(room: str, node: Any) -> dict[str, Any]:
         where=f"likeness.{room}",
         fix="Use the version of likeness that wrote the checkpoint.",
     )
+
+
+def refuse_references(record: Any, where: str) -> None:
+    """Raises CKPT-UNTRUSTED when a record says what to import, or would read this machine's environment if resolved."""
+    if any(text == "_target_" or "${" in text for text in _texts(record)):
+        raise LikenessError(
+            "CKPT-UNTRUSTED",
+            "the checkpoint's description of itself holds an import path or an interpolation.",
+            where=where,
+            cause="train.py writes plain values only.",
+            kept="Nothing in it was run or resolved.",
+            fix="Ask its author for a checkpoint that train.py wrote.",
+        )
 
 
 def _texts(value: Any) -> Iterator[str]:
