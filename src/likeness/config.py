@@ -6,6 +6,7 @@ Only standard-library and Hydra imports at the top: ``--help`` and ``--cfg job``
 import importlib
 import inspect
 import pkgutil
+import re
 import typing
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
@@ -18,6 +19,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.errors import OverrideParseException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from omegaconf.resolvers.oc import env
 
 from likeness.errors import LikenessError
 
@@ -48,6 +50,8 @@ _NODES = (
     "trainer",
 )
 SPECIAL = {"_target_", "_partial_"}
+_SECRET = re.compile("KEY|TOKEN|SECRET|PASS|CREDENTIAL|AUTH|COOKIE|DSN|_URL", re.IGNORECASE)
+_NO_DEFAULT = object()
 # Lines of Hydra's and OmegaConf's messages that repeat what is said elsewhere, or advise what is refused here.
 _NOISE = ("full_key:", "object_type=", "reference_type=", "To append to your config")
 
@@ -199,6 +203,14 @@ def register() -> None:
     store = ConfigStore.instance()
     store.store(name="train_schema", node=Train)
     store.store(name="evaluate_schema", node=Evaluate)
+    OmegaConf.register_new_resolver("oc.env", _of_the_environment, replace=True)
+
+
+def _of_the_environment(name: str, default: Any = _NO_DEFAULT) -> str | None:
+    """OmegaConf's ``oc.env``, which gives no secret: what a config says is written to files, and sent to dashboards."""
+    if _SECRET.search(name):
+        raise ValueError(f"{name} looks like a secret, and a config is kept in files: no option reads it")
+    return env(name) if default is _NO_DEFAULT else env(name, default)
 
 
 def composed(words: Sequence[str]) -> DictConfig:

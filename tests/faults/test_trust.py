@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import subprocess
 import sys
 import time
 from dataclasses import asdict
@@ -12,11 +13,15 @@ from typing import Any
 import pytest
 import torch
 from faults.checkpoints import CARDS, HARMLESS, hostile
+from helpers import ROOT, draw_striped
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from small_run import RaisedAt, config_of, drawn, train
+from test_architecture import FILES, code_runners
+from test_config import HOSTILE
 
 from likeness import assembly
-from likeness.config import refused
+from likeness.config import faults, refused, register
 from likeness.errors import LikenessError
 from likeness.features.backbone import Backbone
 from likeness.runs import checkpoint
@@ -153,3 +158,66 @@ RESUMED = {  # a run that goes on is built from its own options: of the card it 
 OPENS = {"evaluate": {*HARMLESS}, "resume": RESUMED, "weights": set()}
 CODES = {"opened", "CKPT", "CKPT-MISSING", "CKPT-SCHEMA", "CKPT-UNTRUSTED", "CKPT-EXTRACTOR", "CONFIG", "HEAD"}
 CODES |= {"WEIGHTS-MISSING", "WEIGHTS-FORMAT", "WEIGHTS-NAN", "WEIGHTS-SHAPE", "DATA-CHANGED", "NAN-LOSS", "BACKBONE"}
+
+
+MORE = ["torch.jit.load", "torch.utils.cpp_extension.load", "numpy.load", "joblib.load", "ctypes.CDLL", "code.interact"]
+MORE += ["urllib.request.urlopen", "http.server.test", "site.main", "webbrowser.open", "builtins.open", "builtins.exec"]
+
+
+@pytest.mark.fault("F46")
+def test_no_hostile_target_is_resolved_wherever_it_stands(figure):
+    targets = [*HOSTILE, *MORE]
+    wraps = [lambda t: t, lambda t: {"a": [{"b": t}]}, lambda t: {"_target_": "torch.optim.AdamW", "lr": t}]
+    passed = [(t, w) for t in targets for w in wraps if not any("_target_" in f for f in faults(w({"_target_": t})))]
+    figure("G9", "hostile targets", ">= 60", len(targets), len(targets) >= 60)
+    figure("G9", "resolved, alone, in a list or as an argument", 0, len(passed))
+
+
+SECRETS = {
+    "WANDB_API_KEY": "canary0key",
+    "AWS_SECRET_ACCESS_KEY": "canary0secret",
+    "HF_TOKEN": "canary0token",
+    "DB_PASSWORD": "canary0password",
+    "DATABASE_URL": "postgres://u:canary0@host/db",
+}
+
+
+@pytest.mark.fault("F46")
+@pytest.mark.parametrize("name", SECRETS)
+@pytest.mark.parametrize(
+    "spelled", ["${{oc.env:{}}}", "${{oc.env:{},none}}", "a/${{oc.env:{}}}", "${{oc.env:${{job}}}}"]
+)
+def test_a_config_does_not_read_secrets(name, spelled, monkeypatch):
+    register()
+    monkeypatch.setenv(name, SECRETS[name])
+    cfg = OmegaConf.create({"job": name, "root": spelled.format(name), "home": "${oc.env:HOME}"})
+    with pytest.raises(OmegaConfBaseException, match="looks like a secret") as caught:
+        OmegaConf.to_container(cfg, resolve=True)
+    assert "canary0" not in str(refused(caught.value))
+    assert cfg.home == os.environ["HOME"]
+
+
+@pytest.mark.fault("F46")
+def test_no_secret_of_the_environment_is_in_any_file_of_a_run(tmp_path, figure):
+    """Of a run with every kind of file: config, checkpoints, journal, status, wandb's own."""
+    for period, kind in ((4, "fine"), (9, "medium")):
+        for home in range(20):
+            draw_striped(tmp_path / "photos" / kind / f"{home}.png", period, home)
+    options = ["data=folder", "data.root=photos", "preprocessing.size=32", "architecture=dense", "hydra.run.dir=run"]
+    options += ["architecture.widths=[8]", "trainer.max_epochs=2", "logger=[csv,wandb]", "figures.draw=none"]
+    options += ["metric.ks=[1]", "metric.vote_k=1", "callbacks.resume.every_n_epochs=1"]
+    environment = {**os.environ, **SECRETS, "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(ROOT / "train.py"), *options]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {".wandb", ".ckpt", ".jsonl", ".yaml", ".json", ".csv"} <= {path.suffix for path in files}
+    held = [str(path) for path in files if b"canary0" in path.read_bytes()]
+    figure("G20", f"files that hold a secret, of {len(SECRETS)} in the environment", 0, len(held))
+    assert "canary0" not in done.stdout + done.stderr
+
+
+@pytest.mark.fault("F45", "F46")
+def test_nothing_in_the_package_runs_a_file_a_text_or_a_shell(figure):
+    found = [told for path in FILES for told in code_runners(path.name, path.read_text())]
+    figure("G19", f"calls that could run code, in {len(FILES)} files", 0, len(found))
