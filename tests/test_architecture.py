@@ -30,7 +30,8 @@ MAY_IMPORT = {
     "config": SUPPORT,
     "assembly": {*ROOMS, "runs", "config", *SUPPORT},
     "grid": {*ROOMS, "runs", "config", "assembly", *SUPPORT},
-    "app": {*ROOMS, "runs", "config", "assembly", *SUPPORT},
+    "doctor": {*ROOMS, "runs", "config", *SUPPORT},
+    "app": {*ROOMS, "runs", "config", "assembly", "doctor", *SUPPORT},
 }
 MAY_IMPORT["reports"] |= {"runs"}
 MAY_IMPORT["runs/launch.py"] = MAY_IMPORT["runs"] | {"config"}

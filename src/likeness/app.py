@@ -19,7 +19,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from likeness.errors import LikenessError
+from likeness.errors import BAD_DATA, LikenessError
 
 _SPLITS = ("train", "val", "test", "all")
 _FEWEST_ROWS, _LEAST_PERPLEXITY = 4, 1
@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     """A new subcommand is a function that adds its parser, with what it does as ``do``."""
     parser = argparse.ArgumentParser("likeness", description="What goes with train.py and evaluate.py.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_add_weights, _add_extract, _add_project, _add_sweep, _add_report, _add_sync):
+    for add in (_add_weights, _add_extract, _add_project, _add_sweep, _add_report, _add_sync, _add_doctor):
         add(commands)
     return parser
 
@@ -306,6 +306,66 @@ def _report(given: argparse.Namespace) -> None:
     from likeness.reports.page import write_page
 
     terminal().print(write_page(folders, path), soft_wrap=True, markup=False, highlight=False)
+
+
+_DOCTOR = (
+    Option("data", Path, "FOLDER", "pictures: layout, classes, copies, leaks between splits, every file decoded"),
+    Option("home_pattern", str, "REGEX", "with data: where a file name says the home"),
+    Option("store", Path, "FOLDER", "features: digests, leftovers, the file system; when left out that of train.py"),
+    Option("run", Path, "FOLDER", "a run: its state, journal, checkpoints"),
+)
+
+
+def _add_doctor(commands: Any) -> None:
+    told = "What is wrong, and what mends it. Nothing is changed. Without options: this machine and the store."
+    parser = commands.add_parser(
+        "doctor",
+        help="what is wrong with this machine, a store, pictures or a run",
+        description="\n".join([told, "", *_help(_DOCTOR)]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage="likeness doctor [NAME=VALUE ...]",
+    )
+    parser.add_argument("options", nargs="*", metavar="NAME=VALUE", help="as above")
+    parser.set_defaults(do=_doctor)
+
+
+def _doctor(given: argparse.Namespace) -> None:
+    asked = options_of("doctor", _DOCTOR, given.options)
+
+    from likeness import doctor
+    from likeness.config import composed
+
+    store = asked.store or Path(composed([]).paths.store)
+    parts: list[tuple[str, Callable[[], Iterator[Any]]]] = [
+        ("this machine", doctor.machine),
+        (f"store {store}", partial(doctor.store, store)),
+    ]
+    if asked.data:
+        parts.append((f"pictures in {asked.data}", partial(doctor.dataset, asked.data, asked.home_pattern)))
+    if asked.run:
+        parts.append((f"run {asked.run}", partial(doctor.run, asked.run)))
+    faults = sum(_told(title, part()) for title, part in parts)
+    if faults:
+        sys.stderr.write(f"{faults} {'fault' if faults == 1 else 'faults'} found\n")
+        sys.exit(BAD_DATA)
+
+
+def _told(title: str, findings: Iterator[Any]) -> int:
+    """Print what was found as it comes; how much of it is a fault."""
+    from rich.text import Text
+
+    from likeness.console import terminal
+
+    styles = {"fine": "green", "note": "yellow", "fault": "bold red"}
+    faults, out = 0, terminal()
+    out.print(Text(title, "bold"))
+    for state, what, mend in findings:
+        faults += state == "fault"
+        below = what.replace("\n", "\n         ")
+        out.print(Text.assemble(("  " + f"{state:<7}", styles[state]), below), soft_wrap=True)
+        if mend and state != "fine":
+            out.print(Text(f"         → {mend}", "dim"), soft_wrap=True)
+    return faults
 
 
 def _add_sync(commands: Any) -> None:

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -359,3 +359,31 @@ def _open_shard(path: Path) -> Shard:
             fix="Upgrade likeness, or take another store with paths.store= or LIKENESS_STORE.",
         )
     return Shard(path, end, header)
+
+
+class Inspected(NamedTuple):
+    """What lies in a shelf's folder: whole rows, the bytes they take, and what is wrong, each with the file's name."""
+
+    rows: int
+    bytes: int
+    faults: list[str]
+
+
+def inspect(folder: Path) -> Inspected:
+    """Verify every shard of a shelf, and change nothing."""
+    rows, size, faults = 0, 0, []
+    try:
+        named = digest(json.loads((folder / "extractor.json").read_text()))[:16]
+        if named != folder.name:
+            faults.append(f"extractor.json describes another shelf, {named}")
+    except (OSError, ValueError) as error:
+        faults.append(f"extractor.json: {error}")
+    for path in sorted(folder.glob("shard-*.safetensors")):
+        try:
+            shard = _open_shard(path)
+            for name in ("features", "keys", "white"):
+                shard.tensor(name)
+            rows, size = rows + len(shard), size + path.stat().st_size
+        except (_Corrupt, LikenessError, OSError) as error:
+            faults.append(str(error))
+    return Inspected(rows, size, faults)
