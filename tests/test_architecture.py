@@ -3,29 +3,22 @@
 import ast
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterator
-from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
-from itertools import chain
 from pathlib import Path
 
 import pytest
 from helpers import ROOT
-from packaging.requirements import Requirement
-from packaging.version import Version
 
 PACKAGE = ROOT / "src" / "likeness"
 FILES = sorted(PACKAGE.rglob("*.py"))
 HEAVY = {"torch", "torchvision", "torchmetrics", "numpy", "scipy", "sklearn", "pytorch_lightning", "PIL", "matplotlib"}
 ROOMS = ("images", "features", "heads", "retrieval", "reports")
-SUPPORT = {"errors", "files", "console", "archives"}
+SUPPORT = {"errors", "files", "console"}
 MAY_IMPORT = {
     **{room: {*ROOMS[: place + 1], *SUPPORT} for place, room in enumerate(ROOMS)},
     "runs": {"runs", *SUPPORT},
     "errors": set(),
     "files": {"errors"},
-    "archives": set(),
     "console": {"errors", "files"},
     "config": SUPPORT,
     "assembly": {*ROOMS, "runs", "config", *SUPPORT},
@@ -236,27 +229,3 @@ def loaded_by(source: str) -> set[str]:
         check=True,
     )
     return set(told.stderr.split())
-
-
-# Below these, a checkpoint can run code, a lock can be held twice, or what is tested here was not.
-FLOORS = {
-    "torch": "2.10",
-    "pytorch-lightning": "2.6.6",
-    "hydra-core": "1.3.8",
-    "filelock": "3.31",
-    "safetensors": "0.8",
-    "pillow": "12",
-    "wandb": "0.31",
-}
-
-
-def test_no_package_with_a_known_hole_is_allowed_or_installed():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    listed = [*project["dependencies"], *chain.from_iterable(project["optional-dependencies"].values())]
-    asked = {need.name: need.specifier for need in map(Requirement, listed)}
-    for name, floor in FLOORS.items():
-        (lowest,) = [Version(part.version) for part in asked[name] if part.operator == ">="]
-        assert lowest >= Version(floor), name
-    for name, specifier in asked.items():
-        with suppress(PackageNotFoundError):
-            assert specifier.contains(version(name), prereleases=True), name

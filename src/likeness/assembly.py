@@ -4,10 +4,8 @@ import json
 import logging
 import math
 import os
-import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from copy import deepcopy
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from math import prod
@@ -20,7 +18,6 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from jaxtyping import Float
-from omegaconf import OmegaConf
 from pytorch_lightning.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint
 from pytorch_lightning.plugins.environments import SLURMEnvironment
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
@@ -28,7 +25,7 @@ from torch import Tensor
 
 from likeness import config as configs
 from likeness.console import Advance, progress
-from likeness.errors import LikenessError, listed
+from likeness.errors import LikenessError
 from likeness.features.datamodule import TRAINING_SPLITS, Batch, FeatureData, Split
 from likeness.features.extraction import Cost, Extractor, Features, cost, extract
 from likeness.features.prediction import Filled, fill
@@ -64,9 +61,8 @@ Config = Mapping[str, Any]
 Encode = Callable[[Tensor], Tensor]
 _BASELINES = "baselines.ckpt"
 _FOLDER = "likeness.images.folder.ImageFolder"
-_NODES_OF_A_CARD = ("architecture", "scaling", "decoding", "preprocessing", "backbone", "data")
-_CARD: dict[str, type] = dict.fromkeys((*_NODES_OF_A_CARD, "metric", "extractor", "options"), dict)
-_CARD |= {"store": str, "fingerprint": str, "feature_shape": list, "seed": int}
+_CARD = {"architecture", "scaling", "decoding", "preprocessing", "backbone", "data", "metric", "store", "fingerprint"}
+_CARD |= {"extractor", "feature_shape", "seed", "options"}
 _DEFAULT_STORE = "outputs/features"
 _OF_PROCESSES = ("_target_", "accelerator", "devices", "num_nodes", "strategy")  # of a trainer that only predicts
 _NOT_OF_A_SEED = ("chance", "frozen", "pca")  # the same for all heads of a job
@@ -419,8 +415,7 @@ def _warn_of_last_weights() -> None:
 
 def _fit_interruptibly(trainer: pl.Trainer, module: Autoencoder, data: FeatureData, resume_from: Path | None) -> None:
     if resume_from:
-        content = checkpoint.open_to_resume(resume_from, module.card)
-        _load(deepcopy(module).to("meta"), content["state_dict"], resume_from)
+        checkpoint.refuse_other_pictures(resume_from, module.card)
         warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")  # it should be
     try:
         with processes.told_apart():
@@ -539,7 +534,6 @@ def read_methods(
     baselines = _baselines(matrix.shape[1], tuple(card["feature_shape"]), card["seed"])
     for name, baseline in baselines.items():
         _load(baseline, states[name], path)
-        _refuse_not_finite(states[name], path)
     return _methods(module, baselines)
 
 
@@ -897,7 +891,6 @@ def checkpoint_path(config: Config) -> Path:
         raise LikenessError(
             "CONFIG",
             "give run=FOLDER or checkpoint=FILE" + (", not both." if config["run"] else "."),
-            where="run, checkpoint",
             fix="python evaluate.py run=outputs/train/NAME",
         )
     if config["checkpoint"] is not None:
@@ -925,17 +918,11 @@ def as_trained(config: Config, card: Mapping[str, Any]) -> dict[str, Any]:
     data = given if "_target_" in given else _data_node(given, card)
     configs.refuse(list(configs.faults(data, "data")))
     splits = [config["split"]] if config["split"] else ["all"] if elsewhere else ["val", "test"]
-    trained = OmegaConf.merge(OmegaConf.structured(configs.Scoring), card["metric"])  # of the types that it should be
-    metric = {**trained, **{name: value for name, value in config["metric"].items() if value is not None}}
-    store = config["paths"]["store"] or (card["store"] if _is_store_of(card) else _DEFAULT_STORE)
+    metric = {**card["metric"], **{name: value for name, value in config["metric"].items() if value is not None}}
+    store = config["paths"]["store"] or (card["store"] if Path(card["store"]).is_dir() else _DEFAULT_STORE)
     paths = {**config["paths"], "store": store}
     changed = {"data": data, "splits": splits, "metric": metric, "paths": paths}
     return {**config, **changed, "batch_size": 1, "seed": card["seed"]}
-
-
-def _is_store_of(card: Mapping[str, Any]) -> bool:
-    """Whether the place that a card names holds its features: a card alone shall not say where files are written."""
-    return Path(card["store"], card["fingerprint"][:16]).is_dir()
 
 
 def _data_node(given: Config, card: Mapping[str, Any]) -> dict[str, Any]:
@@ -958,11 +945,10 @@ def restore(path: Path, overrides: Config) -> tuple[Autoencoder, Extractor, dict
     """
     content = checkpoint.open_checkpoint(path)
     card = content[checkpoint.CARD]
-    configs.refuse_references(card, str(path.absolute()))
-    if faults := list(_card_faults(card)):
+    if lacking := sorted(_CARD - card.keys()):
         raise LikenessError(
             "CKPT-SCHEMA",
-            f"{path.name} describes no head: in its card, {', '.join(faults)}.",
+            f"{path.name} describes no head: its card lacks {', '.join(lacking)}.",
             where=str(path.absolute()),
             fix="Give checkpoints/best.ckpt as train.py wrote it.",
         )
@@ -983,68 +969,34 @@ def restore(path: Path, overrides: Config) -> tuple[Autoencoder, Extractor, dict
     if extractor.fingerprint != card["fingerprint"]:
         raise _other_extractor(path, card["extractor"], extractor.identity())
     shape = tuple(card["feature_shape"])
-    with torch.device("meta"):  # whatever size the card claims: the file's own weights are put in its place
+    with torch.random.fork_rng():
         head = build(config["architecture"], feature_shape=shape)
-        scaling = build(config["scaling"], feature_shape=shape)
+    scaling = build(config["scaling"], feature_shape=shape)
     module = Autoencoder(head, scaling, NoNoise(), torch.nn.MSELoss(), torch.optim.SGD, card=card)
-    _load(module, content.get("state_dict"), path)
-    _refuse_not_finite(module.state_dict(), path)
-    return module.float().eval(), extractor, card
+    _load(module, content["state_dict"], path)
+    return module.eval(), extractor, card
 
 
-def _card_faults(card: Mapping[str, Any]) -> Iterator[str]:
-    """What a card lacks, and what in it is of another kind than train.py writes."""
-    lacking = sorted(_CARD.keys() - card.keys())
-    odd = [name for name, kind in _CARD.items() if name in card and type(card[name]) is not kind]
-    yield from (f"{name} is missing" for name in lacking)
-    yield from (f"{name} is no {_CARD[name].__name__}" for name in odd)
-    if lacking or odd:
-        return
-    if not re.fullmatch("[0-9a-f]{64}", card["fingerprint"]):
-        yield "fingerprint is no SHA-256"
-    shape = card["feature_shape"]
-    if not shape or not all(type(size) is int and size > 0 for size in shape):
-        yield f"feature_shape is {shape}"
-
-
-def _load(module: torch.nn.Module, state: Any, path: Path) -> None:
-    """The weights of a file as the module's own.
-
-    Raises:
-        LikenessError: CKPT-SCHEMA when they are of other names or shapes.
-    """
+def _load(module: torch.nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
     try:
-        module.load_state_dict(state, assign=True)
-    except (RuntimeError, TypeError, AttributeError) as error:
+        module.load_state_dict(state)
+    except RuntimeError as error:
         raise LikenessError(
             "CKPT-SCHEMA",
             "the checkpoint's weights do not fit the head that it describes.",
             where=str(path),
-            cause="\n".join(str(error).splitlines()[:4]),
+            cause="\n".join(str(error).splitlines()[1:4]),
             fix="Give a checkpoint as train.py wrote it.",
         ) from error
 
 
-def _refuse_not_finite(state: Mapping[str, Tensor], path: Path) -> None:
-    """A training that goes on says NAN-LOSS of its own weights; those that are scored would only look bad."""
-    bad = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
-    if bad:
-        raise LikenessError(
-            "CKPT",
-            f"{len(bad)} of {len(state)} tensors of {path.name} are not finite.",
-            where=f"{path.absolute()}\n{listed(bad, 3)}",
-            kept="The file is as it was; another checkpoint may lie beside it (best.ckpt, resume-*.ckpt).",
-            fix="Give the other checkpoint with checkpoint=FILE, or train again: the features are in the store.",
-        )
-
-
 def _other_extractor(path: Path, wanted: Mapping[str, Any], got: Mapping[str, Any]) -> LikenessError:
     changed = [
-        f"{part}.{name}: trained with {values.get(name)!r}, here {got.get(part, {}).get(name)!r}"
+        f"{part}.{name}: trained with {values.get(name)!r}, here {got[part].get(name)!r}"
         for part, values in wanted.items()
         if isinstance(values, Mapping)
-        for name in {**values, **got.get(part, {})}
-        if got.get(part, {}).get(name) != values.get(name)
+        for name in {**values, **got[part]}
+        if got[part].get(name) != values.get(name)
     ]
     return LikenessError(
         "CKPT-EXTRACTOR",

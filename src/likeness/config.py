@@ -6,7 +6,6 @@ Only standard-library and Hydra imports at the top: ``--help`` and ``--cfg job``
 import importlib
 import inspect
 import pkgutil
-import re
 import typing
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
@@ -19,7 +18,6 @@ from hydra.core.config_store import ConfigStore
 from hydra.errors import OverrideParseException
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from omegaconf.resolvers.oc import env
 
 from likeness.errors import LikenessError
 
@@ -50,8 +48,6 @@ _NODES = (
     "trainer",
 )
 SPECIAL = {"_target_", "_partial_"}
-_SECRET = re.compile("KEY|TOKEN|SECRET|PASS|CREDENTIAL|AUTH|COOKIE|DSN|_URL", re.IGNORECASE)
-_NO_DEFAULT = object()
 # Lines of Hydra's and OmegaConf's messages that repeat what is said elsewhere, or advise what is refused here.
 _NOISE = ("full_key:", "object_type=", "reference_type=", "To append to your config")
 
@@ -203,14 +199,6 @@ def register() -> None:
     store = ConfigStore.instance()
     store.store(name="train_schema", node=Train)
     store.store(name="evaluate_schema", node=Evaluate)
-    OmegaConf.register_new_resolver("oc.env", _of_the_environment, replace=True)
-
-
-def _of_the_environment(name: str, default: Any = _NO_DEFAULT) -> str | None:
-    """OmegaConf's ``oc.env``, which gives no secret: what a config says is written to files, and sent to dashboards."""
-    if _SECRET.search(name):
-        raise ValueError(f"{name} looks like a secret, and a config is kept in files: no option reads it")
-    return env(name) if default is _NO_DEFAULT else env(name, default)
 
 
 def composed(words: Sequence[str]) -> DictConfig:
@@ -538,9 +526,17 @@ def restored(room: str, node: Any) -> dict[str, Any]:
     """The node that ``recorded`` was given: the class of that name is looked for in the room's own files.
 
     Raises:
-        LikenessError: CKPT-SCHEMA when the room has no such class; CKPT-UNTRUSTED as ``refuse_references``.
+        LikenessError: CKPT-SCHEMA when the room has no such class; CKPT-UNTRUSTED when the node says what to import, or
+            holds an interpolation, which would read this machine's environment.
     """
-    refuse_references(node, f"the checkpoint's description of its {room}")
+    if any(text == "_target_" or "${" in text for text in _texts(node)):
+        raise LikenessError(
+            "CKPT-UNTRUSTED",
+            "the checkpoint's description of itself holds an import path or an interpolation.",
+            cause="train.py writes plain values only.",
+            kept="Nothing in it was run or resolved.",
+            fix="Ask its author for a checkpoint that train.py wrote.",
+        )
     asked = node.get("class") if isinstance(node, Mapping) else None
     for file in files_of(room):
         target = f"likeness.{room}.{file}.{asked}"
@@ -552,22 +548,8 @@ def restored(room: str, node: Any) -> dict[str, Any]:
     raise LikenessError(
         "CKPT-SCHEMA",
         f"the checkpoint asks for {asked!r}, and {room} has no such class.",
-        where=f"likeness.{room}",
         fix="Use the version of likeness that wrote the checkpoint.",
     )
-
-
-def refuse_references(record: Any, where: str) -> None:
-    """Raises CKPT-UNTRUSTED when a record says what to import, or would read this machine's environment if resolved."""
-    if any(text == "_target_" or "${" in text for text in _texts(record)):
-        raise LikenessError(
-            "CKPT-UNTRUSTED",
-            "the checkpoint's description of itself holds an import path or an interpolation.",
-            where=where,
-            cause="train.py writes plain values only.",
-            kept="Nothing in it was run or resolved.",
-            fix="Ask its author for a checkpoint that train.py wrote.",
-        )
 
 
 def _texts(value: Any) -> Iterator[str]:

@@ -25,7 +25,7 @@ class Fails(RaisedAt):
             return
         if self.how == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
-        raise LikenessError("NAN", "the rows of rank 1 are not finite.", where="rank 1", fix="look at them")
+        raise LikenessError("NAN", "the rows of rank 1 are not finite.", fix="look at them")
 
 
 def main(how: str, folder: Path) -> None:

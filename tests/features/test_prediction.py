@@ -85,7 +85,7 @@ def test_a_share_names_its_own_bad_pictures(photos, network, tmp_path):
 
 def test_an_error_is_told_when_all_have_ended_and_lets_the_share_go(photos, network, tmp_path, monkeypatch):
     def full(*_):
-        raise LikenessError("DISK", "full.", where="/", fix="free some")
+        raise LikenessError("DISK", "full.", fix="free some")
 
     with monkeypatch.context() as patched:
         patched.setattr(Shelf, "add", full)
@@ -121,7 +121,7 @@ def test_files_are_read_by_all_processes_and_faults_are_everybodys(photos, tmp_p
     group.listed = 59
     with pytest.raises(LikenessError, match="different numbers of pictures"):
         prediction._shared_digests(group, files, 1, ledger)
-    group.fault = LikenessError("DATA-MISSING", "unreadable.", where="/", fix="mend")
+    group.fault = LikenessError("DATA-MISSING", "unreadable.", fix="mend")
     with pytest.raises(LikenessError, match="unreadable"):
         prediction._shared_digests(group, files, 1, ledger)
 

@@ -111,7 +111,7 @@ def test_what_slurm_does_not_take_is_told_and_nothing_is_noted(tmp_path, error):
 
 
 def test_following_ends_when_slurm_holds_no_job_and_asks_less_and_less_often(tmp_path, monkeypatch, caplog):
-    silent = LikenessError("QUEUE", "Slurm does not say.", where="squeue", fix="wait")
+    silent = LikenessError("QUEUE", "Slurm does not say.", fix="wait")
     answers = iter([{"a": "1", "b": "2"}, {"a": "1", "b": "2"}, silent, {"b": "2"}, {}])
 
     def answer(folder: Path) -> dict:

@@ -92,7 +92,7 @@ def test_a_tracker_that_cannot_be_made_is_named_once_and_left_out(caplog, error)
 
 def test_what_the_user_can_mend_and_an_interruption_pass_through():
     def missing() -> Logger:
-        raise LikenessError("CONFIG-EXTRA", "not installed.", where="logger", fix="pip install")
+        raise LikenessError("CONFIG-EXTRA", "not installed.", fix="pip install")
 
     with pytest.raises(LikenessError, match="not installed"):
         Tolerant(missing, "wandb")

@@ -319,7 +319,6 @@ def _timm_state(name: str) -> dict[str, Tensor]:
         raise LikenessError(
             "NET",
             f"the weights of {_TIMM}{name} could not be downloaded.",
-            where=f"backbone.name={_TIMM}{name}",
             cause=str(error).splitlines()[0],
             fix="Fetch them on a machine with a network and give the file with backbone.weights=FILE.",
         ) from error

@@ -39,7 +39,6 @@ def _h5py() -> ModuleType:
         raise LikenessError(
             "CONFIG-EXTRA",
             "a Keras file is to be converted, and h5py is not installed.",
-            where="likeness weights convert",
             fix='pip install "likeness[convert]"',
         ) from error
     return h5py

@@ -187,5 +187,5 @@ def refuse_too_few(k: int, candidates_q: Int64[Tensor, "q"], ids_q: Int64[Tensor
         )
 
 
-def refusal(what: str, fix: str, where: str = "the arguments of this call") -> LikenessError:
+def refusal(what: str, fix: str, where: str = "") -> LikenessError:
     return LikenessError("RETRIEVAL", what, where=where, fix=fix)

@@ -219,4 +219,4 @@ def _chunks(groups: int) -> Iterator[int]:
 
 
 def _refusal(what: str, fix: str) -> LikenessError:
-    return LikenessError("RETRIEVAL", what, where="the arguments of this call", fix=fix)
+    return LikenessError("RETRIEVAL", what, fix=fix)
