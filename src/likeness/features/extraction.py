@@ -20,7 +20,7 @@ from torch import Tensor
 from likeness.console import progress
 from likeness.errors import LikenessError, listed
 from likeness.features.store import WHOLE, Rows, Share, Shelf, row_bytes
-from likeness.files import digest
+from likeness.files import digest, patiently
 from likeness.images.decoding import BadImage, Decoder, white_share
 from likeness.images.folder import ImageTable, digests, report_duplicates
 from likeness.images.ledger import Ledger
@@ -269,7 +269,7 @@ def _seconds_a_picture(
     side = extractor.preprocessing.size
     extractor(torch.zeros(min(size, len(few)), side, side, 3, dtype=torch.uint8)).cpu()
     seen, spent, started = 0, 0.0, time.monotonic()
-    decoded = _batches(_prepared(extractor, table, keys, few, workers, size), size)
+    decoded = _batches(_prepared(extractor, table, keys, few.tolist(), workers, size), size)
     usable = ([item for item in items if item.pixels is not None] for items in decoded)
     for batch, _ in looked_at(extractor, map(_stacked, filter(None, usable))):
         seen, spent = seen + len(batch.positions), time.monotonic() - started
@@ -315,7 +315,8 @@ class Missing:
 
     def __iter__(self) -> Iterator[Batch]:
         size, at_once = self.batch_size, self.extractor.at_once
-        prepared = _prepared(self.extractor, self.table, self.keys, self.first, self.workers, (2 + at_once) * size)
+        ahead = (2 + at_once) * size
+        prepared = _prepared(self.extractor, self.table, self.keys, self._order(), self.workers, ahead)
         with progress("features", len(self.first)) if self.shown else nullcontext(_unseen) as advance:
             for items in _batches(prepared, size):
                 self._bad |= {item.row: _described(item.bad, item.row, self.table) for item in items if item.bad}
@@ -324,6 +325,30 @@ class Missing:
                     self._notes.update(note for item in good for note in item.notes)
                     yield _stacked(good)
                 advance(len(items))
+
+    def _order(self) -> Iterator[int]:
+        """Positions to look at: the table's order, as long as no other process looks at the same.
+
+        One that does, since no lock keeps it out, is seen by its shards. They are passed over from then on, and the
+        rest is taken in an order of this process's own: so the same picture is seldom looked at by both.
+        """
+        left, written = self.first, 0
+        while len(left):
+            if self.writer.written > written:
+                written = self.writer.written
+                left = self._not_taken(left)
+            yield int(left[0])
+            left = left[1:]
+
+    def _not_taken(self, left: Int[np.ndarray, " m"]) -> Int[np.ndarray, " k"]:
+        shelf = self.writer.shelf
+        shelf.refresh()
+        missing = shelf.find(self.keys[left]).missing
+        if missing.all():
+            return left
+        log.warning("[LOCK] another process fills %s as well: some work may be done twice", shelf.folder)
+        self.first = np.setdiff1d(self.first, left[~missing])
+        return np.random.default_rng().permutation(left[missing])
 
     def keep(self, batch: Batch, features: Float32[Tensor, "b ..."]) -> None:
         """Take the features of a batch into the store.
@@ -454,13 +479,13 @@ def _first_of_each(keys: np.ndarray, among: np.ndarray) -> np.ndarray:
 
 
 def _prepared(
-    extractor: Extractor, table: ImageTable, keys: np.ndarray, wanted: np.ndarray, workers: int, ahead: int
+    extractor: Extractor, table: ImageTable, keys: np.ndarray, wanted: Iterable[int], workers: int, ahead: int
 ) -> Iterator[_Prepared]:
     """Decoded pictures in order, prepared by threads at most ``ahead`` in advance of the network."""
     waiting: deque[Future[_Prepared]] = deque()
     with ThreadPoolExecutor(max(workers, 1)) as pool:
         try:
-            for index in wanted.tolist():
+            for index in wanted:
                 waiting.append(pool.submit(_prepare, extractor, table.path(index), keys[index].tobytes(), index))
                 if len(waiting) >= ahead:
                     yield waiting.popleft().result()
@@ -472,7 +497,7 @@ def _prepared(
 
 def _prepare(extractor: Extractor, path: Path, key: bytes, index: int) -> _Prepared:
     try:
-        data = path.read_bytes()
+        data = patiently(path.read_bytes)
     except OSError:
         return _Prepared(index, changed=True)
     if hashlib.sha256(data).digest() != key:

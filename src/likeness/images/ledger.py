@@ -4,10 +4,11 @@ import hashlib
 import logging
 import os
 import time
+from functools import partial
 from pathlib import Path
 
 from likeness.errors import LikenessError
-from likeness.files import write_atomic
+from likeness.files import patiently, sweep_temporary, write_atomic
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,9 @@ class Ledger:
         """
         if found := self._known.get(_stamp(path, os.stat(path))):
             return found
+        return patiently(partial(self._read, path))
+
+    def _read(self, path: Path) -> bytes:
         now = time.time_ns()
         with open(path, "rb") as file:
             before = os.fstat(file.fileno())
@@ -58,6 +62,7 @@ class Ledger:
         self._known |= self.fresh
         self.fresh = {}
         rows = b"".join(stamp + digest for stamp, digest in self._known.items())
+        sweep_temporary(self.path.parent)
         try:
             write_atomic(self.path, hashlib.sha256(rows).digest() + rows)
         except LikenessError as error:
