@@ -83,7 +83,7 @@ def _owner(folder: Path) -> str:
 
 
 def patiently(read: Callable[[], Read]) -> Read:
-    """What ``read`` gives; where a network file system says that its handle is stale, asked again for a minute and a half.
+    """What ``read`` gives; asked again for a minute and a half where NFS says that its handle is stale.
 
     Raises:
         OSError: Any other at once, and this one in the end.

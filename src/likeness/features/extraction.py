@@ -136,6 +136,7 @@ class _Writer:
     since: float = field(default_factory=time.monotonic)
     not_finite: list[int] = field(default_factory=list)
     written: int = 0
+    taken: int = 0  # rows that another process had committed before
 
     def add(
         self, indices: np.ndarray, features: Float32[np.ndarray, "b ..."], white: Float32[np.ndarray, " b"]
@@ -148,12 +149,17 @@ class _Writer:
             self.flush()
 
     def flush(self) -> None:
+        """Commit what is pending, but for rows that another process, which no lock keeps out, has committed since."""
         pending, self.pending, self.since = self.pending, [], time.monotonic()
-        rows = sum(len(keys) for keys, _, _ in pending)
-        if rows:
-            keys, features, white = (np.concatenate(parts) for parts in zip(*pending, strict=True))
-            self.shelf.add(keys, features, white)
-            self.written += rows
+        if not sum(len(keys) for keys, _, _ in pending):
+            return
+        keys, features, white = (np.concatenate(parts) for parts in zip(*pending, strict=True))
+        self.shelf.refresh()
+        new = self.shelf.find(keys).missing
+        if new.any():
+            self.shelf.add(keys[new], features[new], white[new])
+        self.written += int(new.sum())
+        self.taken += int((~new).sum())
 
 
 def extract(
@@ -292,6 +298,7 @@ class Missing:
     Args:
         wanted: Positions in the table; copies are looked at once.
         shown: Whether progress is.
+        alone: Whether a lock keeps other processes from looking at the same.
     """
 
     def __init__(
@@ -304,10 +311,11 @@ class Missing:
         batch_size: int,
         workers: int,
         shown: bool = True,
+        alone: bool = True,
     ) -> None:
         self.extractor, self.table, self.keys, self.wanted = extractor, table, keys, wanted
         self.first = _first_of_each(keys, wanted)
-        self.batch_size, self.workers, self.shown = batch_size, workers, shown
+        self.batch_size, self.workers, self.shown, self.alone = batch_size, workers, shown, alone
         self.writer = _Writer(shelf, keys)
         self._notes: Counter[str] = Counter()
         self._bad: dict[int, Bad] = {}
@@ -329,26 +337,29 @@ class Missing:
     def _order(self) -> Iterator[int]:
         """Positions to look at: the table's order, as long as no other process looks at the same.
 
-        One that does, since no lock keeps it out, is seen by its shards. They are passed over from then on, and the
-        rest is taken in an order of this process's own: so the same picture is seldom looked at by both.
+        One that does, since no lock keeps it out, is seen by its shards. What it has done is passed over; and who finds
+        done what it was about to do goes on from anywhere, so that the two seldom look at the same picture.
         """
-        left, written = self.first, 0
+        left = self.first if self.alone else _from_anywhere(self.first)
+        flushed = taken = 0
         while len(left):
-            if self.writer.written > written:
-                written = self.writer.written
-                left = self._not_taken(left)
             yield int(left[0])
             left = left[1:]
+            if self.writer.written + self.writer.taken > flushed:
+                left = self._not_done_by_others(left, was_done=self.writer.taken > taken)
+                taken = self.writer.taken
+                flushed = self.writer.written + taken
 
-    def _not_taken(self, left: Int[np.ndarray, " m"]) -> Int[np.ndarray, " k"]:
-        shelf = self.writer.shelf
-        shelf.refresh()
-        missing = shelf.find(self.keys[left]).missing
-        if missing.all():
+    def _not_done_by_others(self, left: Int[np.ndarray, " m"], was_done: bool) -> Int[np.ndarray, " k"]:
+        missing = self.writer.shelf.find(self.keys[left]).missing
+        if missing.all() and not was_done:
             return left
-        log.warning("[LOCK] another process fills %s as well: some work may be done twice", shelf.folder)
-        self.first = np.setdiff1d(self.first, left[~missing])
-        return np.random.default_rng().permutation(left[missing])
+        if self.alone:
+            self.alone = False
+            folder = self.writer.shelf.folder
+            log.warning("[LOCK] another process fills %s as well: some work may be done twice", folder)
+        is_next = was_done or not missing[:1].all()
+        return _from_anywhere(left[missing]) if is_next else left[missing]
 
     def keep(self, batch: Batch, features: Float32[Tensor, "b ..."]) -> None:
         """Take the features of a batch into the store.
@@ -366,11 +377,21 @@ class Missing:
         _refuse_non_finite(self.writer, self.table)
 
     @property
+    def distinct_bad(self) -> int:
+        """Bad pictures, copies counted once."""
+        return len(self._bad)
+
+    @property
     def bad(self) -> dict[int, Bad]:
         """By position; a copy of a bad picture is bad."""
         same_bytes = {self.keys[index].tobytes(): fault for index, fault in self._bad.items()}
         found = {index: same_bytes.get(self.keys[index].tobytes()) for index in self.wanted.tolist()}
         return {index: replace(bad, path=str(self.table.paths[index])) for index, bad in found.items() if bad}
+
+
+def _from_anywhere(rows: Int[np.ndarray, " m"]) -> Int[np.ndarray, " m"]:
+    """The same in the same order, begun at another place by each process."""
+    return np.roll(rows, np.random.default_rng().integers(max(len(rows), 1)))
 
 
 def _unseen(count: int = 1) -> None:
@@ -451,12 +472,13 @@ def filling(
     """
     mine = np.flatnonzero(share.holds(keys))
     shelf.refresh()
+    alone = True
     with ExitStack() as held:
         if len(wanted := mine[_lacking(shelf, keys[mine])]):
-            held.enter_context(shelf.filling(share))
+            alone = held.enter_context(shelf.filling(share))
             shelf.refresh()
             wanted = mine[_lacking(shelf, keys[mine])]
-        work = Missing(extractor, table, keys, shelf, wanted, batch_size, workers, shown)
+        work = Missing(extractor, table, keys, shelf, wanted, batch_size, workers, shown, alone)
         if len(work.first):
             shelf.refuse_full_disk(len(work.first), extractor.feature_shape())
         try:

@@ -267,14 +267,15 @@ class Shelf:
         write_atomic(self.folder / f"shard-{hashlib.sha256(data[: _header_end(data)]).hexdigest()}.safetensors", data)
 
     @contextmanager
-    def filling(self, share: Share = WHOLE) -> Iterator[None]:
+    def filling(self, share: Share = WHOLE) -> Iterator[bool]:
         """Hold a share: while another process fills one that overlaps it, wait and say every 10 s who does.
 
         ``.lock`` is held while a process waits for those before it and takes its own share's lock, never while it
         computes; nobody waits for ``.lock`` holding another, so that all get their turn.
 
         A file system without working locks is warned of and gone without: some rows may then be computed twice. So may
-        they where somebody removes the lock of a process that is stopped, or whose machine is gone.
+        they where somebody removes the lock of a process that is stopped, or whose machine is gone. Gives whether there
+        is a lock.
 
         Raises:
             LikenessError: STORE-PERM, DISK where nothing can be written here.
@@ -284,6 +285,7 @@ class Shelf:
             self.folder.mkdir(parents=True, exist_ok=True)
             if not os.access(self.folder, os.W_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.folder))
+        locked = False
         with ExitStack() as held:
             try:
                 with self._locked(""):
@@ -291,13 +293,14 @@ class Shelf:
                         with self._locked(f"-{other}"):
                             pass
                     held.enter_context(self._locked(f"-{share}"))
+                locked = True
             except (OSError, NotImplementedError) as error:
                 log.warning("[LOCK] no working lock in %s (%s): some work may be done twice", self.folder, error)
             if stale := sweep_temporary(self.folder):
                 log.info("removed %d stale temporary files", stale)
             if not first.exists():
                 self._say_what_is_new()
-            yield
+            yield locked
 
     def _say_what_is_new(self) -> None:
         """In what this extractor differs from the one most like it whose rows are in the store, if there are any."""

@@ -57,12 +57,12 @@ class Ledger:
 
     def keep(self) -> None:
         """Write what was noted; a folder that cannot be written is none of the caller's troubles."""
+        sweep_temporary(self.path.parent)
         if not self.fresh:
             return
         self._known |= self.fresh
         self.fresh = {}
         rows = b"".join(stamp + digest for stamp, digest in self._known.items())
-        sweep_temporary(self.path.parent)
         try:
             write_atomic(self.path, hashlib.sha256(rows).digest() + rows)
         except LikenessError as error:

@@ -215,7 +215,7 @@ def run(main: Callable[[], Any]) -> None:
         sys.exit(INTERRUPTED)
     except Exception as error:
         if isinstance(error, OSError) and error.errno in OF_THE_DISK:  # Hydra writes its files before a job starts
-            fault = unwritten(Path(error.filename or Path.cwd() / "…"), error)
+            fault = unwritten(Path(error.filename or "…").absolute(), error)
             _leave(str(fault), fault.exit_code)
         if _of_composition(error):
             fault = refused(error)
