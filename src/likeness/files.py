@@ -62,24 +62,30 @@ def unwritten(path: Path, error: OSError, size: int = 0) -> LikenessError:
         "STORE-PERM" if refused else "DISK",
         f"{path.parent} cannot be written by uid {os.getuid()}." if refused else f"{size:,} bytes cannot be written.",
         where=str(path),
-        cause=f"{error}; {_owner(path.parent) if refused else _free(path.parent)}",
+        cause=f"{error}; {_owner(path) if refused else _free(path)}",
         kept="Every file finished before this one; nothing half-written is left.",
         fix="Free some space or ask for write access, or choose another folder (paths.store=, hydra.run.dir=).",
     )
 
 
-def _free(folder: Path) -> str:
+def _free(path: Path) -> str:
     try:
-        return f"{shutil.disk_usage(folder).free:,} bytes are free"
+        return f"{shutil.disk_usage(_nearest(path)).free:,} bytes are free"
     except OSError:
         return "the disk does not say what is free"
 
 
-def _owner(folder: Path) -> str:
+def _owner(path: Path) -> str:
+    folder = _nearest(path)
     try:
-        return f"the folder is {folder.owner()}'s"
-    except (OSError, KeyError):  # not there, or of a user this machine does not know
-        return "its owner is not known here"
+        return f"{folder} is {folder.owner()}'s"
+    except (OSError, KeyError):
+        return f"{folder} is a user's whom this machine does not know"
+
+
+def _nearest(path: Path) -> Path:
+    """The folder that ``path`` is or would be in."""
+    return next(folder for folder in path.absolute().parents if folder.is_dir())
 
 
 def patiently(read: Callable[[], Read]) -> Read:

@@ -52,6 +52,6 @@ class _Listing(list):
 
 
 def hide_names(is_hidden: Callable[[str], bool]) -> None:
-    """For the rest of this process folders list no file that ``is_hidden(path)``, as NFS does for a while after it came."""
+    """For the rest of this process folders list no file that ``is_hidden(path)``, as NFS does for a while."""
     scandir = os.scandir
     os.scandir = lambda *given: _Listing(entry for entry in scandir(*given) if not is_hidden(entry.path))

@@ -5,9 +5,11 @@ name is replaced, linked or removed, a folder is made or synced. ``os._exit`` ru
 """
 
 import builtins
+import itertools
 import os
 import traceback
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,19 +31,22 @@ def in_child(work: Callable[[], object]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def killed_at_each_step(work: Callable[[int], object], under: Callable[[int], Path]) -> Iterator[int]:
-    """Do ``work(n)`` in a process that dies at its n-th step on files below ``under(n)``, for n = 1, 2, …
+def killed_at_each_step(work: Callable[[int], object], under: Callable[[int], Path], stride: int = 1) -> Iterator[int]:
+    """Do ``work(n)`` in a process that dies at its n-th step on files below ``under(n)``, for n = 1, 1 + stride, …
 
     Gives each n after the process died; ends after the first that lived.
     """
-    step = 1
-    while True:
-        code = in_child(lambda: (_Steps(step, under(step)).install(), work(step)))
+    for step in itertools.count(1, stride):
+        code = in_child(partial(_die_at, step, under(step), work))
         if code == 0:
             return
         assert code == KILLED, f"step {step}: exit code {code}"
         yield step
-        step += 1
+
+
+def _die_at(step: int, under: Path, work: Callable[[int], object]) -> None:
+    _Steps(step, under).install()
+    work(step)
 
 
 class _Steps:

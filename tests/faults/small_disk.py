@@ -6,6 +6,7 @@ import pickle
 import shutil
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,5 +58,5 @@ def _mounted(folder: Path, size: int) -> bool:
 def fill_up(folder: Path, left: int = 0) -> None:
     """Let another file take all but so many bytes of the disk that ``folder`` lies on."""
     ballast = shutil.disk_usage(folder).free - left
-    with open(folder / "ballast", "ab") as file:
+    with suppress(OSError), open(folder / "ballast", "ab", buffering=0) as file:  # others may write meanwhile
         file.write(bytes(max(ballast, 0)))
