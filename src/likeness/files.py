@@ -126,7 +126,7 @@ def alive(pid: int) -> bool:
     """Whether a process of this host has that id."""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True

@@ -72,6 +72,7 @@ VARIANTS = [
 ]
 
 
+@pytest.mark.fault("F35")
 @pytest.mark.parametrize("variant", VARIANTS, ids=" ".join)
 def test_cut_at_every_batch_the_end_is_the_same_bit_for_bit(variant, tmp_path):
     config = config_of(*variant)
@@ -204,6 +205,7 @@ def test_without_a_rolling_checkpoint_a_kill_costs_the_training_so_far(tmp_path)
     assert steps(tmp_path) == []
 
 
+@pytest.mark.fault("F34")
 def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_taken(tmp_path, caplog):
     config = config_of("optimizer=adamw", "callbacks.resume.every_n_epochs=1")
     module, _, _ = train(config, tmp_path / "whole", RaisedAt())
@@ -285,6 +287,7 @@ def test_a_head_does_not_go_on_with_other_pictures(tmp_path):
 FAILS = [("fsync", 1), ("replace", 1), ("fsync", 2)]  # the file's, its name's, the folder's
 
 
+@pytest.mark.fault("F34")
 @pytest.mark.parametrize(("call", "time"), FAILS)
 def test_a_full_disk_stops_training_and_names_the_last_good_step(call, time, tmp_path, monkeypatch):
     def full(*given):
@@ -318,6 +321,7 @@ def test_a_full_disk_stops_training_and_names_the_last_good_step(call, time, tmp
     assert_same_tensors(dict(module.state_dict()), dict(whole.state_dict()))
 
 
+@pytest.mark.fault("F35")
 def test_two_processes_that_were_cut_end_as_if_they_were_not(tmp_path):
     """The signal reaches one of them; both save, and end, at the same batch."""
     with socket.socket() as free:

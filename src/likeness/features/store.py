@@ -76,7 +76,7 @@ class Shard:
         except FileNotFoundError as error:  # another process has set it aside
             raise _Corrupt(f"{self.path.name} is gone") from error
         if name not in self._verified:
-            if hashlib.sha256(rows.data).hexdigest() != self.header["__metadata__"][name]:
+            if hashlib.sha256(rows.data).hexdigest() != self.header["__metadata__"].get(name):
                 raise _Corrupt(f"{self.path.name}: {name} fails its checksum")
             self._verified.add(name)
         return rows

@@ -84,7 +84,15 @@ def _event(line: bytes) -> dict[str, Any] | None:
         event = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    return event if isinstance(event, dict) and "event" in event else None
+    return event if isinstance(event, dict) and _is_one_of_ours(event) else None
+
+
+def _is_one_of_ours(event: Mapping[str, Any]) -> bool:
+    """Whether an event has its name, and what is logged a step and an epoch that can be such."""
+    name, step, epoch = event.get("event"), event.get("step"), event.get("epoch", 0)
+    if name == "metrics":
+        return isinstance(step, int | None) and isinstance(epoch, int | float) and math.isfinite(epoch)
+    return isinstance(step, int) if name == "resumed_from" else isinstance(name, str)
 
 
 def logged(events: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -94,7 +102,7 @@ def logged(events: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         if event["event"] == "metrics":
             kept.append(event)
         elif event["event"] == "resumed_from":
-            kept = [one for one in kept if one["step"] is not None and one["step"] < event["step"]]
+            kept = [one for one in kept if one.get("step") is not None and one["step"] < event["step"]]
     return kept
 
 
