@@ -20,6 +20,7 @@ from faults.kill_points import in_child, killed_at_each_step
 from faults.small_disk import fill_up, on_small_disk
 from faults.small_store import SmallStore, left_behind
 from features.mean_colour import MeanColour, extractor_of
+from helpers import draw_striped
 from matplotlib.figure import Figure
 from small_run import RaisedAt, config_of, train
 
@@ -309,7 +310,7 @@ def test_files_have_the_mode_that_the_users_mask_asks_for(pictures, tmp_path, um
 @pytest.mark.fault("F25")
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
 def test_a_store_that_is_anothers_can_be_read_and_not_be_written():
-    """As nobody: everything is there, and then another network's rows are asked for."""
+    """As nobody: everything is there; then a picture is new, then the network. None is looked at in vain."""
     with TemporaryDirectory() as place:
         os.chmod(place, 0o755)
         pictures, told = SmallStore(Path(place), 12), Path(place) / "told.json"
@@ -322,17 +323,29 @@ def test_a_store_that_is_anothers_can_be_read_and_not_be_written():
         def work():
             os.setuid(65534)
             pictures.assert_right(pictures.fill(store, Path("/dev/null")))
-            error = refusal(_extract, pictures, Wide(Path("/dev/null")), store)
-            told.write_text(json.dumps([error.exit_code, *error.__reduce__()[1]]))
+            fills = (lambda: _extract(pictures, Wide(told), store), lambda: pictures.fill(store, told))
+            errors = []
+            for fill in fills:
+                error = refusal(fill)
+                errors.append([error.exit_code, *error.__reduce__()[1]])
+                draw_new()
+            assert not told.read_text()
+            told.write_text(json.dumps(errors))
 
+        def draw_new():
+            draw_striped(pictures.photos / "a" / "new.png", 4, 99, size=16)
+
+        os.chmod(pictures.photos / "a", 0o777)
         assert in_child(work) == 0
-        exit_code, code, what, where, cause, kept, fix = json.loads(told.read_text())
-    assert (code, exit_code) == ("STORE-PERM", 73)
-    assert what.endswith("cannot be written by uid 65534.")
-    assert where.startswith(str(store))
-    assert f"{store} is root's" in cause
-    assert kept
-    assert "ask for write access" in fix
+        errors = json.loads(told.read_text())
+    for exit_code, code, what, where, cause, kept, fix in errors:
+        assert (code, exit_code) == ("STORE-PERM", 73)
+        assert what.endswith("cannot be written by uid 65534.")
+        assert where.startswith(str(store))
+        assert f"{store}" in cause
+        assert cause.endswith(" is root's")
+        assert kept
+        assert "ask for write access" in fix
 
 
 def test_a_small_disk_is_small(tmp_path):

@@ -34,6 +34,9 @@ def job(cfg):
     (folder / "metrics.json").write_text(str(cfg.value))
     if cfg.end == "bad":
         raise LikenessError("IMG-BAD", "broken picture.", where="a.jpg", fix="remove it")
+    if cfg.end == "full":
+        os.replace = os.link
+        raise LikenessError("CKPT", "not saved.", fix="free some space")
     if cfg.end == "bug":
         raise RuntimeError("our mistake")
     if cfg.end == "stop":
@@ -112,6 +115,17 @@ def test_an_error_of_the_user_is_a_message_without_a_traceback(launch, tmp_path)
     facts = status(tmp_path / "out")
     assert (facts["state"], facts["error"]) == ("failed", message)
     assert "Traceback" in facts["traceback"]
+
+
+@pytest.mark.fault("F37")
+def test_where_the_end_cannot_be_written_down_the_error_is_told_all_the_same(launch, tmp_path):
+    """Status.json is there and cannot be replaced; by it the run counts as one that is gone without a word."""
+    code, told = ended(launch("end=full"))
+    assert code == 74
+    logged = (tmp_path / "out" / "app.log").read_text()
+    assert "status.json does not say how this job ended: [Errno 17] File exists" in logged
+    assert told.endswith("ERROR [CKPT] not saved.\n  fix   : free some space\n  exit 74\n")
+    assert status(tmp_path / "out")["state"] == "running"
 
 
 def test_debug_shows_the_traceback_as_well(launch):
@@ -287,5 +301,8 @@ def test_a_killed_process_leaves_its_folder_to_the_next(launch, tmp_path):
     process.kill()
     ended(process)
     assert status(tmp_path / "out")["state"] == "running"
+    half_written = tmp_path / "out" / f".tmp-{socket.gethostname()}-{process.pid}-aa"
+    half_written.touch()
     assert ended(launch("value=0.75"))[0] == 0
+    assert not half_written.exists()
     assert (tmp_path / "out" / "earlier-1" / "metrics.json").read_text() == "0.25"
