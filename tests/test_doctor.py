@@ -95,7 +95,7 @@ def test_damaged_shards_and_what_dead_writers_left_are_found_and_left(tmp_path):
     before = sorted(tmp_path.rglob("*"))
     found = list(doctor.store(tmp_path))
     faults = of(found, "fault")
-    assert faults[0].startswith("0000000000000000: extractor.json: ")
+    assert faults[0].startswith("0000000000000000: extractor.json cannot be read")
     assert f"{shard.name}: " in faults[1]
     assert "fails its checksum" in faults[1]
     assert [text.partition(": ")[2] for text in of(found, "note")] == [

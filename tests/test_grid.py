@@ -64,6 +64,7 @@ def files(place: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
 
 
+@pytest.mark.fault("F36")
 def test_the_same_command_runs_what_is_not_done_and_another_value_what_is_new(place):
     options = ("value=1,2", "end=well,bad")
     first = call(place, *options)
@@ -150,6 +151,7 @@ def test_two_commands_at_once_share_the_jobs_and_start_none_twice(place):
     assert set(states(place).values()) == {"done"}
 
 
+@pytest.mark.fault("F38")
 @pytest.mark.parametrize("launcher", ["joblib", "slurm_local"])
 def test_a_killed_worker_hides_no_other_job(place, launcher):
     done = call(place, "end=killed,well", "value=1,2", f"launcher={launcher}")

@@ -219,6 +219,7 @@ def end_by(sent: signal.Signals, place: Path, lines: int, **environment: str) ->
         return job.wait(60), job.stderr.read()
 
 
+@pytest.mark.fault("F35")
 def test_a_run_that_was_killed_and_then_preempted_gives_the_numbers_of_one_that_was_not(place):
     """The same command, three times: SIGKILL, then Slurm's SIGUSR1, then to the end. Slurm is asked nothing by us."""
     (place / "bin").mkdir()
@@ -283,6 +284,7 @@ runpy.run_path(script, run_name="__main__")
 """
 
 
+@pytest.mark.fault("F36")
 def test_a_run_that_is_ended_while_it_extracts_and_while_it_trains_goes_on_as_the_same_run(place):
     """No picture is shown to the network twice, and on wandb it is one run."""
     pytest.importorskip("wandb")

@@ -6,15 +6,20 @@ import json
 import os
 import re
 import secrets
+import shutil
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from likeness.errors import LikenessError
 
+OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)  # and not of a wrong path
 _TEMPORARY = ".tmp-"
+_PAUSES = (0.1, 0.3, 1.0, 3.0, 10.0, 25.0, 50.0)  # seconds: a client of NFS may hold an old name for a minute
+Read = TypeVar("Read")
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -47,17 +52,56 @@ def explained(path: Path, size: int = 0) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        refused = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
-        raise LikenessError(
-            "STORE-PERM" if refused else "DISK",
-            f"{path.parent} cannot be written by uid {os.getuid()}."
-            if refused
-            else f"{size:,} bytes cannot be written.",
-            where=str(path),
-            cause=str(error),
-            kept="Every file finished before this one; nothing half-written is left.",
-            fix="Free some space or ask for write access, or choose another folder (paths.store=, hydra.run.dir=).",
-        ) from error
+        raise unwritten(path, error, size) from error
+
+
+def unwritten(path: Path, error: OSError, size: int = 0) -> LikenessError:
+    """Why ``size`` bytes are not in ``path``: STORE-PERM or DISK, with what is free."""
+    refused = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+    return LikenessError(
+        "STORE-PERM" if refused else "DISK",
+        f"{path.parent} cannot be written by uid {os.getuid()}." if refused else f"{size:,} bytes cannot be written.",
+        where=str(path),
+        cause=f"{error}; {_owner(path) if refused else _free(path)}",
+        kept="Every file finished before this one; nothing half-written is left.",
+        fix="Free some space or ask for write access, or choose another folder (paths.store=, hydra.run.dir=).",
+    )
+
+
+def _free(path: Path) -> str:
+    try:
+        return f"{shutil.disk_usage(_nearest(path)).free:,} bytes are free"
+    except OSError:
+        return "the disk does not say what is free"
+
+
+def _owner(path: Path) -> str:
+    folder = _nearest(path)
+    try:
+        return f"{folder} is {folder.owner()}'s"
+    except (OSError, KeyError):
+        return f"{folder} is a user's whom this machine does not know"
+
+
+def _nearest(path: Path) -> Path:
+    """The folder that ``path`` is or would be in."""
+    return next(folder for folder in path.absolute().parents if folder.is_dir())
+
+
+def patiently(read: Callable[[], Read]) -> Read:
+    """What ``read`` gives; asked again for a minute and a half where NFS says that its handle is stale.
+
+    Raises:
+        OSError: Any other at once, and this one in the end.
+    """
+    for pause in _PAUSES:
+        try:
+            return read()
+        except OSError as error:
+            if error.errno != errno.ESTALE:
+                raise
+        time.sleep(pause)
+    return read()
 
 
 def _sync_folder(folder: Path) -> None:
@@ -82,7 +126,7 @@ def alive(pid: int) -> bool:
     """Whether a process of this host has that id."""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True

@@ -118,6 +118,7 @@ FINGERPRINTED = [
 ]
 
 
+@pytest.mark.fault("F23")
 def test_whatever_decides_a_feature_decides_the_fingerprint():
     base = Extractor(Decoder(), SIMPLE, Backbone("squeezenet1_1", "features.3", "avg", "random"))
     prints = [base.fingerprint] + [change(base).fingerprint for change in FINGERPRINTED]
@@ -196,6 +197,7 @@ def _extract_slowly(photos: Path, store: Path, log: Path) -> None:
     extract(extractor_of(MeanColour(log, seconds=0.05)), ImageFolder(str(photos)).table(), store, batch_size=4)
 
 
+@pytest.mark.fault("F33")
 def test_a_killed_extraction_loses_no_finished_shard(photos, tmp_path):
     store, log = tmp_path / "store", tmp_path / "seen.txt"
     job = multiprocessing.get_context("fork").Process(target=_extract_slowly, args=(photos, store, log))
@@ -226,6 +228,7 @@ class Raises(MeanColour):
         return super().forward(pictures)
 
 
+@pytest.mark.fault("F35")
 @pytest.mark.parametrize("sent", preemption.SIGNALS)
 def test_a_signal_while_features_are_computed_costs_no_picture_a_second_look(photos, tmp_path, sent):
     table, network = ImageFolder(str(photos)).table(), Raises(tmp_path / "seen.txt", sent)
@@ -256,6 +259,7 @@ def test_a_signal_while_the_last_rows_are_written_loses_none(photos, tmp_path, m
     assert (features.computed, features.reused, network.seen()) == (0, 60, 60)
 
 
+@pytest.mark.fault("F28")
 def test_jobs_that_start_together_show_the_network_each_picture_once(photos, tmp_path):
     store, log = tmp_path / "store", tmp_path / "seen.txt"
     run_together(_extract_slowly, [(photos, store, log)] * 8)
@@ -355,6 +359,7 @@ def test_features_stay_with_their_pictures_whatever_order_threads_end_in(photos,
         np.testing.assert_allclose(features.rows[row].numpy(), pixels.mean((0, 1)), atol=1e-6)
 
 
+@pytest.mark.fault("F38")
 def test_a_fault_of_the_network_ends_the_extraction_and_gives_the_threads_back(photos, tmp_path):
     class Broken(MeanColour):
         def forward(self, pictures):

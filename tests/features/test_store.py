@@ -81,6 +81,7 @@ def test_a_shard_is_plain_safetensors(tmp_path):
     assert (shelf.folder / "extractor.json").exists()
 
 
+@pytest.mark.fault("F22")
 def test_every_flipped_byte_is_noticed(tmp_path, caplog):
     """One bit in each part of the file: length, header, tensors. The rows count as missing, never as right."""
     shelf = Shelf(tmp_path, IDENTITY)
@@ -99,6 +100,7 @@ def test_every_flipped_byte_is_noticed(tmp_path, caplog):
     assert "STORE-CORRUPT" in caplog.text
 
 
+@pytest.mark.fault("F22")
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.3, 0.9, 0.999])
 def test_a_cut_shard_is_set_aside(tmp_path, share):
     shelf = Shelf(tmp_path, IDENTITY)
@@ -113,6 +115,7 @@ def test_a_cut_shard_is_set_aside(tmp_path, share):
     assert list(shelf.folder.glob("*.corrupt-*"))
 
 
+@pytest.mark.fault("F26")
 def test_a_newer_schema_is_refused_and_left_alone(tmp_path, monkeypatch):
     with monkeypatch.context() as newer:
         newer.setattr(stores, "SCHEMA", 9)
@@ -120,10 +123,19 @@ def test_a_newer_schema_is_refused_and_left_alone(tmp_path, monkeypatch):
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(LikenessError, match="schema 9") as refusal:
         Shelf(tmp_path, IDENTITY).refresh()
-    assert refusal.value.code == "STORE-VERSION"
+    error = refusal.value
+    assert (error.code, error.exit_code, error.what) == (
+        "STORE-VERSION",
+        65,
+        "the store was written with schema 9; this version reads up to 1.",
+    )
+    assert str(tmp_path) in error.where
+    assert (error.cause, error.kept) == ("A newer likeness has filled it.", "Nothing was changed.")
+    assert "paths.store=" in error.fix
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.fault("F37")
 def test_a_full_disk_is_told_before_work_starts(tmp_path):
     shelf = Shelf(tmp_path, IDENTITY)
     with shelf.filling(), pytest.raises(LikenessError, match="GB are free") as refusal:
@@ -137,6 +149,7 @@ def _hold(folder: Path, seconds: float) -> None:
         time.sleep(seconds)
 
 
+@pytest.mark.fault("F28")
 def test_who_waits_says_for_whom(tmp_path, monkeypatch, caplog):
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(stores, "_SECONDS_BETWEEN_WAITING_LINES", 0.2)
@@ -207,6 +220,7 @@ def test_who_fills_waits_for_the_shares_that_overlap_and_for_no_other(tmp_path, 
     holder.join()
 
 
+@pytest.mark.fault("F33")
 def test_a_dead_writers_leftovers_are_swept(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     shelf = filled(tmp_path)
@@ -225,6 +239,7 @@ def test_a_dead_writers_leftovers_are_swept(tmp_path, caplog):
     assert "removed 1 stale" in caplog.text
 
 
+@pytest.mark.fault("F29")
 def test_broken_locks_are_gone_without(tmp_path, monkeypatch, caplog):
     def no_locks(self):
         raise OSError(37, "No locks available")

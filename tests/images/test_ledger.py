@@ -50,6 +50,7 @@ def test_the_same_bytes_elsewhere_are_another_file(tmp_path):
     assert Ledger(tmp_path, tmp_path).digest(two) == sha256(b"other")
 
 
+@pytest.mark.fault("F31")
 @pytest.mark.parametrize("age", [0.0, 1.5, -3600.0], ids=["just now", "within two seconds", "a clock ahead"])
 def test_a_file_that_has_just_changed_is_not_noted(tmp_path, age):
     file = written(tmp_path / "a.jpg", b"first", time.time() - age)
@@ -122,6 +123,7 @@ def test_each_root_has_its_own_ledger(tmp_path):
     assert Ledger(tmp_path, Path("/a")).path != Ledger(tmp_path, Path("/b")).path
 
 
+@pytest.mark.fault("F25")
 def test_a_store_that_cannot_be_written_costs_the_notes_alone(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     file = written(tmp_path / "a.jpg", b"first")

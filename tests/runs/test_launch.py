@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -33,6 +34,9 @@ def job(cfg):
     (folder / "metrics.json").write_text(str(cfg.value))
     if cfg.end == "bad":
         raise LikenessError("IMG-BAD", "broken picture.", where="a.jpg", fix="remove it")
+    if cfg.end == "full":
+        os.replace = os.link
+        raise LikenessError("CKPT", "not saved.", fix="free some space")
     if cfg.end == "bug":
         raise RuntimeError("our mistake")
     if cfg.end == "stop":
@@ -115,6 +119,17 @@ def test_an_error_of_the_user_is_a_message_without_a_traceback(launch, tmp_path)
     assert "Traceback" in facts["traceback"]
 
 
+@pytest.mark.fault("F37")
+def test_where_the_end_cannot_be_written_down_the_error_is_told_all_the_same(launch, tmp_path):
+    """Status.json is there and cannot be replaced; by it the run counts as one that is gone without a word."""
+    code, told = ended(launch("end=full"))
+    assert code == 74
+    logged = (tmp_path / "out" / "app.log").read_text()
+    assert "status.json does not say how this job ended: [Errno 17] File exists" in logged
+    assert told.endswith("ERROR [CKPT] not saved.\n  fix   : free some space\n  exit 74\n")
+    assert status(tmp_path / "out")["state"] == "running"
+
+
 def test_debug_shows_the_traceback_as_well(launch):
     code, told = ended(launch("end=bad", "debug=true"))
     assert code == 65
@@ -142,6 +157,7 @@ def test_an_interruption_has_its_own_exit_code(launch, tmp_path):
     )
 
 
+@pytest.mark.fault("F36")
 @pytest.mark.parametrize(
     ("sent", "state"),
     [
@@ -171,6 +187,7 @@ def test_whoever_interrupts_does_not_wait_for_what_threads_are_at(launch, tmp_pa
     assert ended(process)[0] == 75
 
 
+@pytest.mark.fault("F36")
 def test_a_named_folder_needs_no_reminder(launch, tmp_path):
     process = launch("end=wait", "hydra.run.dir=there")
     until((tmp_path / "there" / "metrics.json").exists)
@@ -178,6 +195,7 @@ def test_a_named_folder_needs_no_reminder(launch, tmp_path):
     assert ended(process)[1].endswith("resume with the same command\n")
 
 
+@pytest.mark.fault("F35")
 def test_a_schedulers_own_handler_is_called_once_when_all_is_on_disk(launch, tmp_path):
     """A stand-in for submitit, which handles SIGUSR2 by a requeue and an exit of its own, and bypasses SIGTERM."""
     handler = """
@@ -268,13 +286,18 @@ def test_setting_aside_overwrites_nothing_when_an_earlier_one_was_removed(tmp_pa
     assert (tmp_path / "earlier-3" / "metrics.json").read_text() == "second"
 
 
+@pytest.mark.fault("F32")
 def test_a_second_process_in_the_same_folder_is_refused_and_the_first_goes_on(launch, tmp_path):
     first = launch("end=wait", "value=0.25")
     until((tmp_path / "out" / "metrics.json").exists)
     code, told = ended(launch("value=0.75"))
     assert code == 73
     assert told.startswith("ERROR [RUN-DIR] another run is writing to this folder.")
-    assert str(tmp_path / "out") in told
+    assert (
+        f"  where : {tmp_path / 'out'}\n  cause : It is process {first.pid} of {socket.gethostname()}, started 20"
+        in told
+    )
+    assert "  kept  : The other run's files are untouched.\n  fix   : Wait for it, or choose another folder" in told
     assert status(tmp_path / "out")["pid"] == first.pid
     (tmp_path / "go").touch()
     assert ended(first)[0] == 0
@@ -287,5 +310,8 @@ def test_a_killed_process_leaves_its_folder_to_the_next(launch, tmp_path):
     process.kill()
     ended(process)
     assert status(tmp_path / "out")["state"] == "running"
+    half_written = tmp_path / "out" / f".tmp-{socket.gethostname()}-{process.pid}-aa"
+    half_written.touch()
     assert ended(launch("value=0.75"))[0] == 0
+    assert not half_written.exists()
     assert (tmp_path / "out" / "earlier-1" / "metrics.json").read_text() == "0.25"

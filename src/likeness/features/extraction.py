@@ -20,7 +20,7 @@ from torch import Tensor
 from likeness.console import progress
 from likeness.errors import LikenessError, listed
 from likeness.features.store import WHOLE, Rows, Share, Shelf, row_bytes
-from likeness.files import digest
+from likeness.files import digest, patiently
 from likeness.images.decoding import BadImage, Decoder, white_share
 from likeness.images.folder import ImageTable, digests, report_duplicates
 from likeness.images.ledger import Ledger
@@ -136,6 +136,7 @@ class _Writer:
     since: float = field(default_factory=time.monotonic)
     not_finite: list[int] = field(default_factory=list)
     written: int = 0
+    taken: int = 0  # rows that another process had committed before
 
     def add(
         self, indices: np.ndarray, features: Float32[np.ndarray, "b ..."], white: Float32[np.ndarray, " b"]
@@ -148,12 +149,17 @@ class _Writer:
             self.flush()
 
     def flush(self) -> None:
+        """Commit what is pending, but for rows that another process, which no lock keeps out, has committed since."""
         pending, self.pending, self.since = self.pending, [], time.monotonic()
-        rows = sum(len(keys) for keys, _, _ in pending)
-        if rows:
-            keys, features, white = (np.concatenate(parts) for parts in zip(*pending, strict=True))
-            self.shelf.add(keys, features, white)
-            self.written += rows
+        if not sum(len(keys) for keys, _, _ in pending):
+            return
+        keys, features, white = (np.concatenate(parts) for parts in zip(*pending, strict=True))
+        self.shelf.refresh()
+        new = self.shelf.find(keys).missing
+        if new.any():
+            self.shelf.add(keys[new], features[new], white[new])
+        self.written += int(new.sum())
+        self.taken += int((~new).sum())
 
 
 def extract(
@@ -269,7 +275,7 @@ def _seconds_a_picture(
     side = extractor.preprocessing.size
     extractor(torch.zeros(min(size, len(few)), side, side, 3, dtype=torch.uint8)).cpu()
     seen, spent, started = 0, 0.0, time.monotonic()
-    decoded = _batches(_prepared(extractor, table, keys, few, workers, size), size)
+    decoded = _batches(_prepared(extractor, table, keys, few.tolist(), workers, size), size)
     usable = ([item for item in items if item.pixels is not None] for items in decoded)
     for batch, _ in looked_at(extractor, map(_stacked, filter(None, usable))):
         seen, spent = seen + len(batch.positions), time.monotonic() - started
@@ -292,6 +298,7 @@ class Missing:
     Args:
         wanted: Positions in the table; copies are looked at once.
         shown: Whether progress is.
+        alone: Whether a lock keeps other processes from looking at the same.
     """
 
     def __init__(
@@ -304,10 +311,11 @@ class Missing:
         batch_size: int,
         workers: int,
         shown: bool = True,
+        alone: bool = True,
     ) -> None:
         self.extractor, self.table, self.keys, self.wanted = extractor, table, keys, wanted
         self.first = _first_of_each(keys, wanted)
-        self.batch_size, self.workers, self.shown = batch_size, workers, shown
+        self.batch_size, self.workers, self.shown, self.alone = batch_size, workers, shown, alone
         self.writer = _Writer(shelf, keys)
         self._notes: Counter[str] = Counter()
         self._bad: dict[int, Bad] = {}
@@ -315,7 +323,8 @@ class Missing:
 
     def __iter__(self) -> Iterator[Batch]:
         size, at_once = self.batch_size, self.extractor.at_once
-        prepared = _prepared(self.extractor, self.table, self.keys, self.first, self.workers, (2 + at_once) * size)
+        ahead = (2 + at_once) * size
+        prepared = _prepared(self.extractor, self.table, self.keys, self._order(), self.workers, ahead)
         with progress("features", len(self.first)) if self.shown else nullcontext(_unseen) as advance:
             for items in _batches(prepared, size):
                 self._bad |= {item.row: _described(item.bad, item.row, self.table) for item in items if item.bad}
@@ -324,6 +333,33 @@ class Missing:
                     self._notes.update(note for item in good for note in item.notes)
                     yield _stacked(good)
                 advance(len(items))
+
+    def _order(self) -> Iterator[int]:
+        """Positions to look at: the table's order, as long as no other process looks at the same.
+
+        One that does, since no lock keeps it out, is seen by its shards. What it has done is passed over; and who finds
+        done what it was about to do goes on from anywhere, so that the two seldom look at the same picture.
+        """
+        left = self.first if self.alone else _from_anywhere(self.first)
+        flushed = taken = 0
+        while len(left):
+            yield int(left[0])
+            left = left[1:]
+            if self.writer.written + self.writer.taken > flushed:
+                left = self._not_done_by_others(left, was_done=self.writer.taken > taken)
+                taken = self.writer.taken
+                flushed = self.writer.written + taken
+
+    def _not_done_by_others(self, left: Int[np.ndarray, " m"], was_done: bool) -> Int[np.ndarray, " k"]:
+        missing = self.writer.shelf.find(self.keys[left]).missing
+        if missing.all() and not was_done:
+            return left
+        if self.alone:
+            self.alone = False
+            folder = self.writer.shelf.folder
+            log.warning("[LOCK] another process fills %s as well: some work may be done twice", folder)
+        is_next = was_done or not missing[:1].all()
+        return _from_anywhere(left[missing]) if is_next else left[missing]
 
     def keep(self, batch: Batch, features: Float32[Tensor, "b ..."]) -> None:
         """Take the features of a batch into the store.
@@ -341,11 +377,21 @@ class Missing:
         _refuse_non_finite(self.writer, self.table)
 
     @property
+    def distinct_bad(self) -> int:
+        """Bad pictures, copies counted once."""
+        return len(self._bad)
+
+    @property
     def bad(self) -> dict[int, Bad]:
         """By position; a copy of a bad picture is bad."""
         same_bytes = {self.keys[index].tobytes(): fault for index, fault in self._bad.items()}
         found = {index: same_bytes.get(self.keys[index].tobytes()) for index in self.wanted.tolist()}
         return {index: replace(bad, path=str(self.table.paths[index])) for index, bad in found.items() if bad}
+
+
+def _from_anywhere(rows: Int[np.ndarray, " m"]) -> Int[np.ndarray, " m"]:
+    """The same in the same order, begun at another place by each process."""
+    return np.roll(rows, np.random.default_rng().integers(max(len(rows), 1)))
 
 
 def _unseen(count: int = 1) -> None:
@@ -426,12 +472,13 @@ def filling(
     """
     mine = np.flatnonzero(share.holds(keys))
     shelf.refresh()
+    alone = True
     with ExitStack() as held:
         if len(wanted := mine[_lacking(shelf, keys[mine])]):
-            held.enter_context(shelf.filling(share))
+            alone = held.enter_context(shelf.filling(share))
             shelf.refresh()
             wanted = mine[_lacking(shelf, keys[mine])]
-        work = Missing(extractor, table, keys, shelf, wanted, batch_size, workers, shown)
+        work = Missing(extractor, table, keys, shelf, wanted, batch_size, workers, shown, alone)
         if len(work.first):
             shelf.refuse_full_disk(len(work.first), extractor.feature_shape())
         try:
@@ -454,13 +501,13 @@ def _first_of_each(keys: np.ndarray, among: np.ndarray) -> np.ndarray:
 
 
 def _prepared(
-    extractor: Extractor, table: ImageTable, keys: np.ndarray, wanted: np.ndarray, workers: int, ahead: int
+    extractor: Extractor, table: ImageTable, keys: np.ndarray, wanted: Iterable[int], workers: int, ahead: int
 ) -> Iterator[_Prepared]:
     """Decoded pictures in order, prepared by threads at most ``ahead`` in advance of the network."""
     waiting: deque[Future[_Prepared]] = deque()
     with ThreadPoolExecutor(max(workers, 1)) as pool:
         try:
-            for index in wanted.tolist():
+            for index in wanted:
                 waiting.append(pool.submit(_prepare, extractor, table.path(index), keys[index].tobytes(), index))
                 if len(waiting) >= ahead:
                     yield waiting.popleft().result()
@@ -472,7 +519,7 @@ def _prepared(
 
 def _prepare(extractor: Extractor, path: Path, key: bytes, index: int) -> _Prepared:
     try:
-        data = path.read_bytes()
+        data = patiently(path.read_bytes)
     except OSError:
         return _Prepared(index, changed=True)
     if hashlib.sha256(data).digest() != key:

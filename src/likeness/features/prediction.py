@@ -121,8 +121,8 @@ class _Filling(pl.LightningModule):
         mine = self.keys[self.share.holds(self.keys)]
         missing.refuse_unusable()
         decide(missing.bad, len(mine), self.table, self.shelf, self.on_bad_image)
-        found, computed = len(np.unique(mine, axis=0)) - len(missing.first), missing.writer.written
-        bad = len(missing.first) - computed
+        computed, bad = missing.writer.written, missing.distinct_bad
+        found = len(np.unique(mine, axis=0)) - computed - bad
         self.filled = Filled(found, computed, bad, time.monotonic() - self.started)
 
 

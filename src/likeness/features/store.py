@@ -7,6 +7,7 @@ when a process first reads them. There is no index to corrupt: readers list the 
 they only keep two jobs from computing the same rows.
 """
 
+import errno
 import hashlib
 import json
 import logging
@@ -14,11 +15,14 @@ import os
 import re
 import shutil
 import socket
+import stat
 import struct
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +34,7 @@ from safetensors.numpy import save
 from torch import Tensor
 
 from likeness.errors import LikenessError
-from likeness.files import digest, explained, sweep_temporary, write_atomic, write_json
+from likeness.files import canonical_json, digest, explained, patiently, sweep_temporary, write_atomic, write_json
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +44,9 @@ _LOCK_OF_A_SHARE = re.compile(r"\.lock-(\d+)-of-(\d+)")
 _LARGEST_HEADER = 1 << 20
 _SECONDS_BETWEEN_WAITING_LINES = 10.0
 _TYPES: dict[str, np.dtype] = {"F32": np.dtype("<f4"), "U8": np.dtype("u1")}
+_TENSORS = {"features": "F32", "keys": "U8", "white": "F32"}
+_IDENTITY = "extractor.json"
+_MOST_SHOWN = 12  # characters of a digest
 
 
 class _Corrupt(Exception):
@@ -62,11 +69,14 @@ class Shard:
         """The named tensor, as a read-only memory map."""
         entry = self.header[name]
         start, end = entry["data_offsets"]
-        if self.path.stat().st_size < self.offset + end:
-            raise _Corrupt(f"{self.path.name} is cut short")
-        rows = np.memmap(self.path, _TYPES[entry["dtype"]], "r", self.offset + start, tuple(entry["shape"]))
+        try:
+            if self.path.stat().st_size < self.offset + end:
+                raise _Corrupt(f"{self.path.name} is cut short")
+            rows = np.memmap(self.path, _TYPES[entry["dtype"]], "r", self.offset + start, tuple(entry["shape"]))
+        except FileNotFoundError as error:  # another process has set it aside
+            raise _Corrupt(f"{self.path.name} is gone") from error
         if name not in self._verified:
-            if hashlib.sha256(rows.data).hexdigest() != self.header["__metadata__"][name]:
+            if hashlib.sha256(rows.data).hexdigest() != self.header["__metadata__"].get(name):
                 raise _Corrupt(f"{self.path.name}: {name} fails its checksum")
             self._verified.add(name)
         return rows
@@ -166,17 +176,25 @@ class Shelf:
         self._keys = np.empty((0, 32), np.uint8)
 
     def refresh(self) -> None:
-        """Take in the shards that have appeared since; set aside those that are damaged."""
+        """Take in the shards that have appeared since; set aside those that are damaged.
+
+        Raises:
+            LikenessError: STORE-VERSION, STORE-PERM, DISK for a shard that this process cannot read.
+        """
         appeared = []
         for path in sorted(self.folder.glob("shard-*.safetensors")):
             if path.name in self._seen | self._refused:
                 continue
             try:
-                shard = _open_shard(path)
+                shard = patiently(partial(_open_shard, path, self.fingerprint))
                 keys = np.asarray(shard.tensor("keys"))
+            except FileNotFoundError:  # listed a moment ago, and set aside by another process since
+                continue
             except _Corrupt as error:
                 self._set_aside(path, error)
                 continue
+            except OSError as error:
+                raise _unread(path, error) from error
             self.shards.append(shard)
             self._seen.add(path.name)
             appeared.append(keys)
@@ -240,8 +258,8 @@ class Shelf:
         white: Float32[np.ndarray, " n"],
     ) -> None:
         """Commit rows as one new shard: it is there whole, or not at all."""
-        if not (self.folder / "extractor.json").exists():
-            write_json(self.folder / "extractor.json", self.identity)
+        if not (self.folder / _IDENTITY).exists():
+            write_json(self.folder / _IDENTITY, self.identity)
         tensors = {"features": features, "keys": digests, "white": white}
         tensors = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
         sums = {name: hashlib.sha256(value.data).hexdigest() for name, value in tensors.items()}
@@ -249,16 +267,25 @@ class Shelf:
         write_atomic(self.folder / f"shard-{hashlib.sha256(data[: _header_end(data)]).hexdigest()}.safetensors", data)
 
     @contextmanager
-    def filling(self, share: Share = WHOLE) -> Iterator[None]:
+    def filling(self, share: Share = WHOLE) -> Iterator[bool]:
         """Hold a share: while another process fills one that overlaps it, wait and say every 10 s who does.
 
         ``.lock`` is held while a process waits for those before it and takes its own share's lock, never while it
         computes; nobody waits for ``.lock`` holding another, so that all get their turn.
 
-        A file system without working locks is warned of and gone without: some rows may then be computed twice.
+        A file system without working locks is warned of and gone without: some rows may then be computed twice. So may
+        they where somebody removes the lock of a process that is stopped, or whose machine is gone. Gives whether there
+        is a lock.
+
+        Raises:
+            LikenessError: STORE-PERM, DISK where nothing can be written here.
         """
-        with explained(self.folder):
+        first = self.folder / _IDENTITY
+        with explained(first):
             self.folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(self.folder, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.folder))
+        locked = False
         with ExitStack() as held:
             try:
                 with self._locked(""):
@@ -266,11 +293,20 @@ class Shelf:
                         with self._locked(f"-{other}"):
                             pass
                     held.enter_context(self._locked(f"-{share}"))
+                locked = True
             except (OSError, NotImplementedError) as error:
                 log.warning("[LOCK] no working lock in %s (%s): some work may be done twice", self.folder, error)
             if stale := sweep_temporary(self.folder):
                 log.info("removed %d stale temporary files", stale)
-            yield
+            if not first.exists():
+                self._say_what_is_new()
+            yield locked
+
+    def _say_what_is_new(self) -> None:
+        """In what this extractor differs from the one most like it whose rows are in the store, if there are any."""
+        others = filter(None, map(_identity_in, sorted(self.folder.parent.glob(f"*/{_IDENTITY}"))))
+        if told := min((_differences(self.identity, other) for other in others), key=len, default=None):
+            log.info("[STORE] new features: %s; those that were there stay", "; ".join(told))
 
     def _overlapping(self, share: Share) -> list[Share]:
         """The shares that were ever filled here and that overlap this one; whose lock is free is done or dead."""
@@ -279,14 +315,16 @@ class Shelf:
 
     @contextmanager
     def _locked(self, name: str) -> Iterator[None]:
-        lock = FileLock(self.folder / f".lock{name}", timeout=_SECONDS_BETWEEN_WAITING_LINES)
+        place = self.folder / f".lock{name}"
+        lock = FileLock(place, timeout=_SECONDS_BETWEEN_WAITING_LINES, fallback_to_soft=False)
         holder = self.folder / f".holder{name}"
         started = time.monotonic()
         while not lock.is_locked:
             try:
                 lock.acquire()
             except Timeout:
-                log.info("waiting for features (%s comes first, %.0f s)", _who(holder), time.monotonic() - started)
+                waited = time.monotonic() - started
+                log.info("waiting for features (%s comes first, %.0f s; %s)", _who(holder), waited, _way_out(place))
         try:
             with explained(holder):
                 holder.write_text(f"{socket.gethostname()} pid {os.getpid()}")
@@ -305,14 +343,19 @@ class Shelf:
                 "DISK",
                 f"{rows:,} features of shape {shape} need {needed / 1e9:.2f} GB; {free / 1e9:.2f} GB are free.",
                 where=str(self.folder),
+                cause="The disk of the store is too small for what is missing.",
                 kept="Every row that is in the store.",
                 fix="Free some space, or move the store with paths.store= or LIKENESS_STORE.",
             )
 
 
+def _way_out(place: Path) -> str:
+    return f"should it be stopped or its machine gone, end it or remove {place}: at worst rows are computed twice"
+
+
 def _who(holder: Path) -> str:
     try:
-        return holder.read_text()
+        return holder.read_text(errors="replace")
     except OSError:  # it has let go, or has only just begun
         return "another process"
 
@@ -333,14 +376,16 @@ def _header_end(data: bytes) -> int:
     return 8 + struct.unpack("<Q", data[:8])[0]
 
 
-def _open_shard(path: Path) -> Shard:
+def _open_shard(path: Path, fingerprint: str) -> Shard:
     """Read and verify a shard's header.
 
     Raises:
-        _Corrupt: When the header is not the one that the file's name was made of.
+        _Corrupt: When the header is not the one that the file's name was made of, or not of a shard of this extractor.
         LikenessError: STORE-VERSION for a shard of a newer version.
     """
     named = _NAME.fullmatch(path.name)
+    if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
+        raise _Corrupt(f"{path.name} is no file")
     with open(path, "rb") as file:
         start = file.read(8)
         end = _header_end(start)
@@ -349,16 +394,86 @@ def _open_shard(path: Path) -> Shard:
         head = start + file.read(end - 8)
     if hashlib.sha256(head).hexdigest() != named[1]:
         raise _Corrupt(f"{path.name}: the header fails its checksum")
-    header = json.loads(head[8:])
-    if (schema := int(header["__metadata__"]["schema"])) > SCHEMA:
+    try:
+        header = json.loads(head[8:])
+        described = header["__metadata__"]
+        _refuse_newer(int(described["schema"]), path)
+        whole = described["extractor"] == fingerprint and _is_whole(header)
+    except LikenessError:
+        raise
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
+        raise _Corrupt(f"{path.name}: the header cannot be read") from error
+    if not whole:
+        raise _Corrupt(f"{path.name} holds no rows of this extractor")
+    return Shard(path, end, header)
+
+
+def _is_whole(header: Mapping[str, Any]) -> bool:
+    """Whether a header tells of as many features, keys and shares of white, each where its size says."""
+    rows = header["keys"]["shape"][0]
+    for name, kind in _TENSORS.items():
+        shape, (start, end) = header[name]["shape"], header[name]["data_offsets"]
+        numbers = [start, end, *shape]
+        if any(type(number) is not int or number < 0 for number in numbers) or header[name]["dtype"] != kind:
+            return False
+        if shape[0] != rows or not 0 < end - start == prod(shape) * _TYPES[kind].itemsize:
+            return False
+    return header["keys"]["shape"] == [rows, 32] and header["white"]["shape"] == [rows]
+
+
+def _refuse_newer(schema: int, path: Path) -> None:
+    if schema > SCHEMA:
         raise LikenessError(
             "STORE-VERSION",
             f"the store was written with schema {schema}; this version reads up to {SCHEMA}.",
             where=str(path),
+            cause="A newer likeness has filled it.",
             kept="Nothing was changed.",
             fix="Upgrade likeness, or take another store with paths.store= or LIKENESS_STORE.",
         )
-    return Shard(path, end, header)
+
+
+def _unread(path: Path, error: OSError) -> LikenessError:
+    refused = isinstance(error, PermissionError)
+    return LikenessError(
+        "STORE-PERM" if refused else "DISK",
+        f"a shard of the store cannot be read{f' by uid {os.getuid()}' if refused else ''}.",
+        where=str(path),
+        cause=str(error),
+        kept="The store: nothing was changed.",
+        fix="Ask its owner to let you read it, or take another store with paths.store= or LIKENESS_STORE."
+        if refused
+        else "Check the disk or the network it is reached by, then run the same again; or take another store with "
+        "paths.store=.",
+    )
+
+
+def _identity_in(path: Path) -> Any:
+    """What a shelf is of; None where that cannot be read."""
+    try:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def _differences(identity: Mapping[str, Any], other: Any) -> list[str]:
+    """``name changed (before -> now)`` for each plain value that is not the same in both."""
+    now, before = dict(_leaves(json.loads(canonical_json(identity)))), dict(_leaves(other))
+    names = sorted(name for name in now | before if now.get(name) != before.get(name))
+    return [f"{name} changed ({_shown(before.get(name))} -> {_shown(now.get(name))})" for name in names]
+
+
+def _leaves(node: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from _leaves(value, f"{name}.{key}" if name else key)
+    else:
+        yield name, node
+
+
+def _shown(value: Any) -> str:
+    text = str(value)
+    return f"{text[:_MOST_SHOWN]}…" if re.fullmatch(r"[0-9a-f]{32,}", text) else text
 
 
 class Inspected(NamedTuple):
@@ -371,17 +486,16 @@ class Inspected(NamedTuple):
 
 def inspect(folder: Path) -> Inspected:
     """Verify every shard of a shelf, and change nothing."""
-    rows, size, faults = 0, 0, []
-    try:
-        named = digest(json.loads((folder / "extractor.json").read_text()))[:16]
-        if named != folder.name:
-            faults.append(f"extractor.json describes another shelf, {named}")
-    except (OSError, ValueError) as error:
-        faults.append(f"extractor.json: {error}")
+    identity = _identity_in(folder / "extractor.json")
+    if identity is None:
+        return Inspected(0, 0, ["extractor.json cannot be read: whose the rows are is not known"])
+    rows, size, faults, fingerprint = 0, 0, [], digest(identity)
+    if fingerprint[: len(folder.name)] != folder.name:
+        faults.append(f"extractor.json describes another shelf, {fingerprint[: len(folder.name)]}")
     for path in sorted(folder.glob("shard-*.safetensors")):
         try:
-            shard = _open_shard(path)
-            for name in ("features", "keys", "white"):
+            shard = _open_shard(path, fingerprint)
+            for name in _TENSORS:
                 shard.tensor(name)
             rows, size = rows + len(shard), size + path.stat().st_size
         except (_Corrupt, LikenessError, OSError) as error:

@@ -4,10 +4,11 @@ import hashlib
 import logging
 import os
 import time
+from functools import partial
 from pathlib import Path
 
 from likeness.errors import LikenessError
-from likeness.files import write_atomic
+from likeness.files import patiently, sweep_temporary, write_atomic
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,9 @@ class Ledger:
         """
         if found := self._known.get(_stamp(path, os.stat(path))):
             return found
+        return patiently(partial(self._read, path))
+
+    def _read(self, path: Path) -> bytes:
         now = time.time_ns()
         with open(path, "rb") as file:
             before = os.fstat(file.fileno())
@@ -53,6 +57,7 @@ class Ledger:
 
     def keep(self) -> None:
         """Write what was noted; a folder that cannot be written is none of the caller's troubles."""
+        sweep_temporary(self.path.parent)
         if not self.fresh:
             return
         self._known |= self.fresh

@@ -109,7 +109,7 @@ def open_checkpoint(path: Path) -> dict[str, Any]:
             where=str(path.absolute()),
             fix="Give run=FOLDER (a folder with checkpoints/best.ckpt) or checkpoint=FILE.",
         )
-    if not zipfile.is_zipfile(path):
+    if not _is_archive(path):
         raise _damaged(path, f"{path.stat().st_size:,} bytes, not a checkpoint archive (cut, or another kind of file)")
     try:
         _refuse_changed_bytes(path)
@@ -130,6 +130,13 @@ def open_checkpoint(path: Path) -> dict[str, Any]:
             fix="Give a checkpoint that train.py wrote" + ("." if schema is None else ", or upgrade likeness."),
         )
     return content
+
+
+def _is_archive(path: Path) -> bool:
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # one that says it goes on in another file
+        return False
 
 
 def _refuse_changed_bytes(path: Path) -> None:

@@ -5,6 +5,7 @@ import math
 import os
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from likeness.errors import LikenessError
+from likeness.files import unwritten
 
 _SECONDS_BETWEEN_SYNCS = 5.0
 
@@ -23,6 +25,7 @@ class Journal:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
         self._synced = time.monotonic()
+        self._ends_the_line = "\n" if _is_cut(path) else ""  # of a writer that was killed, or whose disk was full
 
     def write(self, event: str, **values: Any) -> None:
         """Append one event.
@@ -40,7 +43,8 @@ class Journal:
     def _append(self, text: str) -> None:
         try:
             with open(self.path, "a") as file:
-                file.write(text)
+                file.write(self._ends_the_line + text)
+                self._ends_the_line = ""
                 if time.monotonic() - self._synced >= _SECONDS_BETWEEN_SYNCS:
                     file.flush()
                     os.fsync(file.fileno())
@@ -50,7 +54,7 @@ class Journal:
                 "DISK",
                 "the journal could not be written.",
                 where=str(self.path.absolute()),
-                cause=str(error),
+                cause=unwritten(self.path, error).cause,
                 kept="Everything up to the event before.",
                 fix="Free some space, or choose another folder with hydra.run.dir=; then run the same again.",
             ) from error
@@ -61,15 +65,34 @@ def _finite(values: Mapping[str, Any]) -> dict[str, Any]:
     return {k: repr(v) if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
 
 
+def _is_cut(path: Path) -> bool:
+    """Whether the last line has no end."""
+    with suppress(OSError), open(path, "rb") as file:
+        file.seek(-1, os.SEEK_END)  # fails in an empty one
+        return file.read(1) != b"\n"
+    return False
+
+
 def read(path: Path) -> list[dict[str, Any]]:
-    """The events of a journal, in order; a last line that was cut is left out."""
-    events = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            events.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return events
+    """The events of a journal, in order; lines that were cut or damaged are left out."""
+    lines = path.read_bytes().split(b"\n") if path.exists() else []
+    return [event for event in map(_event, lines) if event is not None]
+
+
+def _event(line: bytes) -> dict[str, Any] | None:
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return event if isinstance(event, dict) and _is_one_of_ours(event) else None
+
+
+def _is_one_of_ours(event: Mapping[str, Any]) -> bool:
+    """Whether an event has its name, and what is logged a step and an epoch that can be such."""
+    name, step, epoch = event.get("event"), event.get("step"), event.get("epoch", 0)
+    if name == "metrics":
+        return isinstance(step, int | None) and isinstance(epoch, int | float) and math.isfinite(epoch)
+    return isinstance(step, int) if name == "resumed_from" else isinstance(name, str)
 
 
 def logged(events: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -79,7 +102,7 @@ def logged(events: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         if event["event"] == "metrics":
             kept.append(event)
         elif event["event"] == "resumed_from":
-            kept = [one for one in kept if one["step"] is not None and one["step"] < event["step"]]
+            kept = [one for one in kept if one.get("step") is not None and one["step"] < event["step"]]
     return kept
 
 

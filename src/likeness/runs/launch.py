@@ -28,7 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from likeness.config import refused
 from likeness.errors import BUG, INTERRUPTED, LikenessError
-from likeness.files import write_json
+from likeness.files import OF_THE_DISK, sweep_temporary, unwritten, write_json
 from likeness.runs import preemption, sweep
 from likeness.runs.resumption import forget, resume
 
@@ -72,13 +72,14 @@ def reported(task: Task) -> Task:
                 log.info("job %s was done before: %s", facts["job"], folder)
                 return sweep.read_status(folder).get("value")
             try:
+                sweep_temporary(folder)
                 if not resume(folder, cfg, locked):
                     _set_earlier_results_aside(folder)
                 write_json(folder / "status.json", {"state": "running", **facts})
                 value = task(cfg)
             except preemption.Preempted as error:
                 error.folder_option = _folder_option(hydra)
-                write_json(folder / "status.json", {"state": error.state, "error": str(error), **facts})
+                _note_end(folder, {"state": error.state, "error": str(error), **facts})
                 _finish_trackers(exit_code=1)
                 preemption.hand_on(error)
                 raise
@@ -86,8 +87,7 @@ def reported(task: Task) -> Task:
                 state = "failed" if isinstance(error, Exception) else "interrupted"
                 told, trace = str(error) or type(error).__name__, traceback.format_exc()
                 code = {"code": error.code} if isinstance(error, LikenessError) else {}
-                told_on_disk = {"state": state, "error": told, "traceback": trace, **code, **facts}
-                write_json(folder / "status.json", told_on_disk)
+                _note_end(folder, {"state": state, "error": told, "traceback": trace, **code, **facts})
                 _finish_trackers(exit_code=1)
                 if isinstance(error, LikenessError) and hydra.mode == RunMode.RUN:
                     _leave(told, error.exit_code)
@@ -146,6 +146,7 @@ def _claimed(folder: Path) -> Iterator[bool]:
             "RUN-DIR",
             "another run is writing to this folder.",
             where=str(folder.absolute()),
+            cause=_writer(folder),
             kept="The other run's files are untouched.",
             fix="Wait for it, or choose another folder with hydra.run.dir=.",
         )
@@ -158,6 +159,20 @@ def _claimed(folder: Path) -> Iterator[bool]:
         yield lock.is_locked
     finally:
         lock.release()
+
+
+def _writer(folder: Path) -> str:
+    """Who says in ``status.json`` that it runs there."""
+    status = sweep.read_status(folder)
+    return f"It is process {status.get('pid')} of {status.get('host')}, started {status.get('started')}."
+
+
+def _note_end(folder: Path, told: dict[str, Any]) -> None:
+    """How a job that fails ended; where the disk has no room for that either, the job's own error is what is told."""
+    try:
+        write_json(folder / "status.json", told)
+    except LikenessError as error:
+        log.warning("status.json does not say how this job ended: %s", error.cause)
 
 
 def _set_earlier_results_aside(folder: Path) -> None:
@@ -198,6 +213,9 @@ def run(main: Callable[[], Any]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(INTERRUPTED)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in OF_THE_DISK:  # Hydra writes its files before a job starts
+            fault = unwritten(Path(error.filename or "…").absolute(), error)
+            _leave(str(fault), fault.exit_code)
         if _of_composition(error):
             fault = refused(error)
             _leave(str(fault), fault.exit_code)

@@ -8,6 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from likeness.errors import listed
 from likeness.files import alive, sweep_temporary
@@ -55,7 +56,8 @@ def _unfinished(folder: Path, locked: bool) -> bool:
     status = read_status(folder)
     state = status.get("before") if status.get("state") == "queued" else status.get("state")
     if state in ("running", "lost"):
-        return locked or (status.get("host") == socket.gethostname() and not alive(int(status.get("pid", 0))))
+        pid = status.get("pid")
+        return locked or (status.get("host") == socket.gethostname() and isinstance(pid, int) and not alive(pid))
     return state in ("preempted", "interrupted") or (state == "failed" and status.get("code") in _ENDED_BY_THE_DISK)
 
 
@@ -64,7 +66,7 @@ def _changed(folder: Path, cfg: DictConfig) -> list[str]:
     try:
         now = dict(_options(OmegaConf.create(OmegaConf.to_yaml(cfg, resolve=True))))
         before = dict(_options(OmegaConf.load(folder / "config.yaml")))
-    except (OSError, OmegaConfBaseException) as error:
+    except (OSError, ValueError, RecursionError, YAMLError, OmegaConfBaseException) as error:
         return [f"they cannot be compared: {error}"]
     names = [name for name in now | before if not f"{name}.".startswith(tuple(f"{each}." for each in _INDIFFERENT))]
     return [f"{n}: {before.get(n)!r}, now {now.get(n)!r}" for n in names if before.get(n) != now.get(n)]
