@@ -32,10 +32,10 @@ test-slurm: setup ## what needs a Slurm on this machine (docs/cluster.md)
 	$(BIN)/python -m pytest -q -m slurm
 
 faults: setup ## kills, full disks, hostile files: every figure of docs/faults.md, in under 8 minutes
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile tests/faults --size full
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile -m 'fault and not slurm' --size full
 
 faults-long: setup ## the same with thousands of kills and mutations
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile tests/faults --size long
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile -m 'fault and not slurm' --size long
 
 bench: setup ## what docs/performance.md says of CPUs, measured again; takes a quarter of an hour
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]' 2>/dev/null || uv pip install --quiet --python $(BIN)/python -e '.[bench]'

@@ -135,6 +135,7 @@ def spoil(photos: Path) -> list[Path]:
     return good[:3]
 
 
+@pytest.mark.fault("F01")
 def test_bad_pictures_are_all_named_and_the_good_ones_kept(photos, network, tmp_path):
     bad = spoil(photos)
     table = ImageFolder(str(photos)).table()
@@ -160,6 +161,7 @@ def test_mostly_white_pictures_can_be_left_out(photos, network, tmp_path):
     assert "fine/plan.png" not in without.table.paths.tolist()
 
 
+@pytest.mark.fault("F39")
 def test_a_feature_that_is_not_finite_is_named_and_never_stored(photos, network, tmp_path):
     network.fault = float("nan")
     with pytest.raises(LikenessError, match="60 features are not finite") as refusal:
@@ -168,6 +170,7 @@ def test_a_feature_that_is_not_finite_is_named_and_never_stored(photos, network,
     assert not list((tmp_path / "store").rglob("shard-*"))
 
 
+@pytest.mark.fault("F15")
 def test_a_picture_that_changes_meanwhile_is_named(photos, network, tmp_path, monkeypatch):
     table = ImageFolder(str(photos)).table()
     hashed = extraction.digests

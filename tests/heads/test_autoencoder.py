@@ -135,6 +135,7 @@ def test_the_l1_penalty_is_the_mean_of_the_codes_norms(data):
     torch.testing.assert_close(sparse.objective(rows, rows), plain.objective(rows, rows) + penalty)
 
 
+@pytest.mark.fault("F42")
 def test_a_loss_that_is_not_finite_stops_and_says_why(data):
     with pytest.raises(LikenessError, match=r"loss is (nan|inf)") as refusal:
         fit(module_of(lr=1e30), data, epochs=5)

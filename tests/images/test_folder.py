@@ -104,6 +104,7 @@ def test_selection_keeps_ids_and_classes(tmp_path):
     assert len(some.take(some.labels == 0)) == 1
 
 
+@pytest.mark.fault("F10")
 @pytest.mark.parametrize(
     ("paths", "words"),
     [
@@ -124,6 +125,7 @@ def test_layouts_that_are_refused_show_what_was_found(tmp_path, paths, words):
         assert word in message
 
 
+@pytest.mark.fault("F10")
 def test_no_folder(tmp_path):
     assert "does not exist" in refused("DATA-MISSING", root=str(tmp_path / "nowhere"))
     assert "is a file" in refused("DATA-MISSING", root=lay(tmp_path, "a.jpg") + "/a.jpg")
@@ -131,6 +133,7 @@ def test_no_folder(tmp_path):
     refused("DATA-LAYOUT", root=str(tmp_path / "empty"))
 
 
+@pytest.mark.fault("F11")
 def test_strays_and_odd_classes_are_said(tmp_path, caplog):
     (tmp_path / "val/empty").mkdir(parents=True)
     ImageFolder(
@@ -150,6 +153,7 @@ def test_a_class_may_be_called_train(tmp_path, caplog):
     assert "read as classes" in caplog.text
 
 
+@pytest.mark.fault("F12")
 def test_what_is_no_picture_is_counted_and_never_opened(tmp_path, monkeypatch, caplog):
     caplog.set_level(logging.INFO)
     root = lay(tmp_path, *many("a", 4), *many("b", 4), "a/.hidden.jpg", ".git/x.jpg", "a/n.txt", "b/m.TXT", "b/LICENSE")
@@ -169,6 +173,7 @@ def test_what_is_no_picture_is_counted_and_never_opened(tmp_path, monkeypatch, c
     assert "skipped 3 files: .txt 2, (none) 1" in caplog.text
 
 
+@pytest.mark.fault("F13")
 def test_links_are_followed_but_not_in_circles(tmp_path):
     lay(tmp_path, "a/1.jpg", "b/2.jpg")
     (tmp_path / "b/up").symlink_to(tmp_path)
@@ -192,6 +197,7 @@ def test_a_folder_that_cannot_be_listed(tmp_path, monkeypatch):
     assert f"{tmp_path}/b cannot be listed" in refused("DATA-MISSING", root=root)
 
 
+@pytest.mark.fault("F14")
 def test_names_that_are_no_text_survive(tmp_path, caplog):
     for folder in ("a", "b"):
         for name in (b"caf\xe9.jpg", b"plain.jpg"):
@@ -222,6 +228,7 @@ def test_homes_found_nowhere(tmp_path):
     assert "'000.jpg'" in message
 
 
+@pytest.mark.fault("F14")
 def test_homes_in_two_given_splits_are_said(tmp_path, caplog):
     homes = ("train/a/1", "train/b/2", "val/a/1", "val/b/3", "test/a/4", "test/b/5")
     paths = [f"{home}_{i}.jpg" for home in homes for i in "xy"]
@@ -245,6 +252,7 @@ def test_digests(tmp_path):
     assert digests([], workers=1).shape == (0, 32)
 
 
+@pytest.mark.fault("F15")
 def test_digests_of_files_that_went(tmp_path):
     lay(tmp_path, *many("a", 5))
     (tmp_path / "b").mkdir()
@@ -256,6 +264,7 @@ def test_digests_of_files_that_went(tmp_path):
         digests([tmp_path / "b"], workers=2)
 
 
+@pytest.mark.fault("F14")
 def test_duplicates(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     content = {

@@ -60,6 +60,7 @@ def test_a_drawn_example():
     assert scores.published_top5.tolist() == [True] * 6 + [False]
 
 
+@pytest.mark.fault("F11")
 def test_the_means_leave_out_what_is_skipped():
     values = score(FAN, FAN_LABELS, FAN_IDS, ks=(1, 2), vote_k=3).values()
     assert values == pytest.approx(
@@ -155,6 +156,7 @@ def test_pictures_of_the_same_home_are_no_candidates_on_request():
     assert ignored.candidates.tolist() == [6] * 7
 
 
+@pytest.mark.fault("F41")
 def test_constant_codes_score_by_id_or_nothing_at_all():
     codes, ids = torch.full((12, 3), 0.3), torch.arange(12)
     labels = ids % 2
@@ -167,6 +169,7 @@ def test_constant_codes_score_by_id_or_nothing_at_all():
     assert {name: value for name, value in worst.values().items() if value} == {"mrr": pytest.approx(1 / 7)}
 
 
+@pytest.mark.fault("F41")
 def test_what_cancels_is_a_tie_whatever_its_parts_left_of_it():
     """Every row is at a right angle to each query; a fused multiplication leaves 1e-17 of some, with either sign."""
     drawn = torch.randint(-9, 10, (60, 2), generator=torch.Generator().manual_seed(0)).float()
@@ -182,6 +185,7 @@ def test_pessimism_touches_ties_only():
     assert score(FAN, FAN_LABELS, FAN_IDS, ties="pessimistic").values() == score(FAN, FAN_LABELS, FAN_IDS).values()
 
 
+@pytest.mark.fault("F40")
 def test_zero_codes_are_named_and_miss():
     codes = FAN.clone()
     codes[[0, 4]] = 0
@@ -207,6 +211,7 @@ def test_the_queries_that_count_do_not_depend_on_the_codes():
     assert dead.chance(5) == alive.chance(5)
 
 
+@pytest.mark.fault("F39")
 def test_codes_that_are_not_finite_are_refused_by_name():
     codes = FAN.clone()
     codes[3, 1] = math.nan
@@ -216,6 +221,7 @@ def test_codes_that_are_not_finite_are_refused_by_name():
     assert "13" in refusal.value.where
 
 
+@pytest.mark.fault("F43")
 def test_a_k_beyond_the_candidates_is_refused_with_both_numbers():
     with pytest.raises(LikenessError, match=r"k=7, but query 10 has only 6 candidates"):
         score(FAN, FAN_LABELS, FAN_IDS, ks=(1, 7))
@@ -263,6 +269,7 @@ def test_an_unknown_rule_for_ties_is_refused(unchecked_shapes):
         score(FAN, FAN_LABELS, FAN_IDS, ties="by_luck")
 
 
+@pytest.mark.fault("F43")
 def test_repeated_samples_count_once_and_may_not_contradict_each_other():
     again = torch.cat([torch.arange(7), torch.tensor([3, 3, 0])])
     twice = score(FAN[again], FAN_LABELS[again], FAN_IDS[again])
@@ -349,6 +356,7 @@ def test_equals_the_reference(case):
     assert {name: value.item() for name, value in metric.compute().items()} == pytest.approx(wanted, nan_ok=True)
 
 
+@pytest.mark.fault("F41")
 def test_fifty_permutations_and_any_tile_give_the_same_numbers():
     generator = torch.Generator().manual_seed(1)
     codes = torch.randint(-1, 2, (70, 4), generator=generator).float()

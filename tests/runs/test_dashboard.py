@@ -175,7 +175,8 @@ def test_the_table_shows_queries_with_small_pictures_of_their_neighbours(offline
             assert (image.format, max(image.size)) == ("JPEG", 32)
 
 
-def test_no_server_at_the_start_costs_neither_the_run_nor_a_value(sweep):
+@pytest.mark.fault("F48")
+def test_no_server_at_the_start_costs_neither_the_run_nor_a_value(sweep, figure):
     assert json.loads((sweep / "1" / "status.json").read_text())["state"] == "done"
     without, with_wandb = (read(sweep / job / "journal.jsonl") for job in "10")
     assert epochs(without) == epochs(with_wandb)
@@ -184,6 +185,12 @@ def test_no_server_at_the_start_costs_neither_the_run_nor_a_value(sweep):
     told = (sweep.parents[1] / "terminal.txt").read_text()
     assert "[TRACKER] wandb failed and is left out" in told
     assert f"likeness sync {sweep / '0'}" in told
+    figure(
+        "G15",
+        "no server at the start: epochs missing in the journal",
+        0,
+        len(epochs(with_wandb)) - len(epochs(without)),
+    )
 
 
 def test_no_secret_of_the_environment_is_in_any_file(sweep):
@@ -213,6 +220,7 @@ def bare(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{name: value for name, value in row.items() if not name.startswith("_")} for row in rows]
 
 
+@pytest.mark.fault("F48")
 def test_a_run_that_never_had_wandb_arrives_whole(sent, offline, sweep):
     run = sent.arrived["0"]
     assert run.config == {name: value for name, value in offline.config.items() if name != "_wandb"}
@@ -250,6 +258,7 @@ def test_nothing_of_the_sending_machine_or_its_environment_is_sent(sent):
         assert b"canary0" not in everything
 
 
+@pytest.mark.fault("F48")
 def test_a_second_sync_sends_nothing_and_says_so(sent):
     assert (sent.second.code, sent.again) == (0, [])
     assert sent.second.out.count("nothing new") == 2
@@ -273,8 +282,11 @@ def log_epoch(loggers: tuple[JournalLogger, Tolerant], epoch: int) -> None:
         logger.log_metrics({"val/loss": 1 / (epoch + 1), "epoch": epoch}, 10 * epoch)
 
 
+@pytest.mark.fault("F48")
 @pytest.mark.parametrize("fails", [500, "gone"])
-def test_a_server_that_dies_in_mid_run_costs_nothing_and_the_rest_is_sent_later(server, tmp_path, caplog, fails):
+def test_a_server_that_dies_in_mid_run_costs_nothing_and_the_rest_is_sent_later(
+    server, tmp_path, caplog, fails, figure
+):
     _, *loggers = begin(tmp_path)
     run = server.runs[read_tracker(tmp_path)["wandb_id"]]
     log_epoch(loggers, 0)
@@ -292,13 +304,15 @@ def test_a_server_that_dies_in_mid_run_costs_nothing_and_the_rest_is_sent_later(
     server.fails = 0
     assert "wandb did not finish" in caplog.text
     assert "sent" not in read_tracker(tmp_path)
-    assert [row["epoch"] for row in epochs(read(tmp_path / "journal.jsonl"))] == [0, 1, 2, 3]
+    kept = [row["epoch"] for row in epochs(read(tmp_path / "journal.jsonl"))]
+    figure("G15", f"wandb's server {fails}: epochs missing in the journal, of 4", 0, len({0, 1, 2, 3} - set(kept)))
 
     (tmp_path / "status.json").write_text('{"state": "done"}')
     done = called("sync", tmp_path)
     assert done.code == 0, done.err
     assert [(row["epoch"], row["val/loss"]) for row in run.history] == [(0, 1), (1, 0.5), (2, 1 / 3), (3, 0.25)]
     assert run.summary["test/hit@1"] == 0.5
+    figure("G15", f"wandb's server {fails}: epochs missing there after likeness sync, of 4", 0, 4 - len(run.history))
 
 
 def test_runs_of_one_process_do_not_merge_and_a_failed_one_is_marked(server, tmp_path):
@@ -311,6 +325,7 @@ def test_runs_of_one_process_do_not_merge_and_a_failed_one_is_marked(server, tmp
     assert [(len(server.runs[each].history), server.runs[each].complete) for each in ids] == [(1, 0), (1, 1)]
 
 
+@pytest.mark.fault("F48")
 def test_without_a_key_sync_says_what_is_kept_and_the_way_out(server, tmp_path, monkeypatch):
     Journal(tmp_path / "9" / "journal.jsonl").write("metrics", epoch=0)
     monkeypatch.delenv("WANDB_API_KEY")
@@ -322,6 +337,7 @@ def test_without_a_key_sync_says_what_is_kept_and_the_way_out(server, tmp_path, 
     assert "wandb login" in done.err
 
 
+@pytest.mark.fault("F48")
 def test_a_server_that_goes_while_sending_leaves_the_rest_for_later(server, tmp_path, monkeypatch):
     for name in "ab":
         Journal(tmp_path / name / "journal.jsonl").write("metrics", step=0, epoch=0, loss=1.0)
@@ -337,6 +353,7 @@ def test_a_server_that_goes_while_sending_leaves_the_rest_for_later(server, tmp_
     assert [read_tracker(tmp_path / name).get("sent") for name in "ab"] == [1, None]
 
 
+@pytest.mark.fault("F48")
 def test_rows_that_the_server_refuses_are_not_taken_for_sent(server, tmp_path, monkeypatch):
     monkeypatch.setattr(dashboard, "_SECONDS_BETWEEN_ASKING", 0.01)
     Journal(tmp_path / "journal.jsonl").write("metrics", step=0, epoch=0, loss=1.0)

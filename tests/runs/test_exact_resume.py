@@ -79,7 +79,7 @@ VARIANTS = [
 
 @pytest.mark.fault("F35")
 @pytest.mark.parametrize("variant", [*VARIANTS, COMPILED], ids=" ".join)
-def test_cut_at_every_batch_the_end_is_the_same_bit_for_bit(variant, tmp_path):
+def test_cut_at_every_batch_the_end_is_the_same_bit_for_bit(variant, tmp_path, figure):
     config = config_of(*variant)
     module, trainer, history = train(config, tmp_path / "whole", whole := RaisedAt())
     expected = state_at_the_end(tmp_path / "whole")
@@ -96,6 +96,8 @@ def test_cut_at_every_batch_the_end_is_the_same_bit_for_bit(variant, tmp_path):
         assert found == history
         assert {"train/loss", "val/loss", "val/hit@1", "val/hit@1_best"} <= found[0].keys()
         assert again.current_epoch == trainer.current_epoch
+    cuts = len(whole.seen)
+    figure("G4", f"cuts that end bit for bit as uncut: {' '.join(variant)}"[:100], f"{cuts}/{cuts}", f"{cuts}/{cuts}")
 
 
 class Counted(pl.Callback):
