@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test test-long test-slurm faults faults-long bench lint lock clean
+.PHONY: setup demo test test-long test-slurm faults faults-long soak bench lint lock clean
 
 setup: .venv/ready
 
@@ -36,6 +36,9 @@ faults: setup ## kills, full disks, hostile files: every figure of docs/faults.m
 
 faults-long: setup ## the same with thousands of kills and mutations
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile -m 'fault and not slurm' --size long
+
+soak: setup ## eight processes that train, evaluate and are killed at random: make soak MINUTES=60
+	PYTHONPATH=tests $(BIN)/python tests/faults/soak.py $(or $(MINUTES),60)
 
 bench: setup ## what docs/performance.md says of CPUs, measured again; takes a quarter of an hour
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]' 2>/dev/null || uv pip install --quiet --python $(BIN)/python -e '.[bench]'
