@@ -238,6 +238,17 @@ def checked(cfg: DictConfig) -> dict[str, Any]:
     return plain
 
 
+def scoring_faults(metric: Mapping[str, Any]) -> list[str]:
+    """What is wrong with options of scoring that come from elsewhere than a config."""
+    hints = typing.get_type_hints(Scoring)
+    wrong = [
+        f"metric.{name}: {value!r:.60} is not {_spelled(hints[name])}"
+        for name, value in metric.items()
+        if name in hints and not _fits(value, hints[name])
+    ]
+    return [*_unknown(Scoring, metric, "metric."), *wrong] or list(_value_faults({"metric": metric}))
+
+
 def of_each_seed(cfg: DictConfig) -> list[dict[str, Any]]:
     """The checked configs of the single runs that this one stands for: ``seeds`` of them, from ``seed`` up.
 
@@ -520,7 +531,7 @@ def recorded(node: Mapping[str, Any]) -> dict[str, Any]:
     return {"class": str(node["_target_"]).rpartition(".")[2], **{k: v for k, v in node.items() if k != "_target_"}}
 
 
-def restored(room: str, node: Any) -> dict[str, Any]:
+def restored(room: str, node: Any, where: str = "") -> dict[str, Any]:
     """The node that ``recorded`` was given: the class of that name is looked for in the room's own files.
 
     Raises:
@@ -531,6 +542,7 @@ def restored(room: str, node: Any) -> dict[str, Any]:
         raise LikenessError(
             "CKPT-UNTRUSTED",
             "the checkpoint's description of itself holds an import path or an interpolation.",
+            where=where,
             cause="train.py writes plain values only.",
             kept="Nothing in it was run or resolved.",
             fix="Ask its author for a checkpoint that train.py wrote.",
@@ -545,7 +557,9 @@ def restored(room: str, node: Any) -> dict[str, Any]:
         return {"_target_": target, **{k: v for k, v in node.items() if k != "class"}}
     raise LikenessError(
         "CKPT-SCHEMA",
-        f"the checkpoint asks for {asked!r}, and {room} has no such class.",
+        f"the checkpoint asks for {asked!r:.60}, and {room} has no such class.",
+        where=where,
+        kept="Nothing was built from it; the file is as it was.",
         fix="Use the version of likeness that wrote the checkpoint.",
     )
 

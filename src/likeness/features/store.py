@@ -145,6 +145,11 @@ class Share:
 WHOLE = Share()
 
 
+def shelf_folder(store: Path, fingerprint: str) -> Path:
+    """Where the rows of an extractor lie in a store."""
+    return store / fingerprint[:16]
+
+
 class Shelf:
     """The rows of one extractor.
 
@@ -159,7 +164,7 @@ class Shelf:
     def __init__(self, store: Path, identity: Mapping[str, Any]) -> None:
         self.identity = identity
         self.fingerprint = digest(identity)
-        self.folder = store / self.fingerprint[:16]
+        self.folder = shelf_folder(store, self.fingerprint)
         self.shards: list[Shard] = []
         self._seen: set[str] = set()
         self._refused: set[str] = set()
