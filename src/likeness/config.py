@@ -3,9 +3,12 @@
 Only standard-library and Hydra imports at the top: ``--help`` and ``--cfg job`` must answer at once.
 """
 
+import functools
 import importlib
 import inspect
+import os
 import pkgutil
+import re
 import typing
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
@@ -14,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_store import ConfigStore
 from hydra.errors import OverrideParseException
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from likeness.errors import LikenessError
+from likeness.errors import LikenessError, listed
 
 ROOMS = ("images", "features", "heads", "retrieval", "reports", "runs")
 # Beside the public names of this package's rooms, a config may name these and nothing else.
@@ -48,6 +52,15 @@ _NODES = (
     "trainer",
 )
 SPECIAL = {"_target_", "_partial_"}
+# Of Hydra's own config: what it calls itself, and what of that a log may be made of.
+_CALLED = ("callbacks", "launcher", "sweeper", "job_logging", "hydra_logging")
+_OF_A_LOG = {
+    *("logging.StreamHandler", "logging.FileHandler", "logging.NullHandler", "logging.handlers.RotatingFileHandler"),
+    *("colorlog.ColoredFormatter", "ext://sys.stdout", "ext://sys.stderr"),
+}
+_OF_A_SECRET = re.compile(r"(?:^|_)(?:(?:API)?KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASS|CREDENTIALS?)(?:_|$)")
+_SHORTEST_SECRET = 8
+_PASSWORD_IN_URL = re.compile(r"(\w://[^/\s:@]*:)[^/\s@]+@")
 # Lines of Hydra's and OmegaConf's messages that repeat what is said elsewhere, or advise what is refused here.
 _NOISE = ("full_key:", "object_type=", "reference_type=", "To append to your config")
 
@@ -198,6 +211,105 @@ def register() -> None:
     store = ConfigStore.instance()
     store.store(name="train_schema", node=Train)
     store.store(name="evaluate_schema", node=Evaluate)
+    if not hasattr(ConfigLoaderImpl.load_configuration, "__wrapped__"):
+        ConfigLoaderImpl.load_configuration = _guarded(ConfigLoaderImpl.load_configuration)  # type: ignore[method-assign]
+
+
+def _guarded(load: Callable[..., DictConfig]) -> Callable[..., DictConfig]:
+    """``load``, after which a config is looked at before Hydra calls, opens or writes anything on its word."""
+
+    @functools.wraps(load)
+    def loaded(*given: Any, **named: Any) -> DictConfig:
+        cfg = load(*given, **named)
+        with open_dict(cfg):
+            refuse_secrets(OmegaConf.to_container(cfg))
+            refuse_secrets({f"hydra.{kind}.dir": _or_none(cfg.hydra[kind], "dir") for kind in ("run", "sweep")})
+            refuse([fault for name in _CALLED for fault in _called_faults(cfg.hydra.get(name), f"hydra.{name}")])
+        return cfg
+
+    return loaded
+
+
+def _called_faults(node: Any, path: str) -> Iterator[str]:
+    """What Hydra may not call: it makes plugins of its own, callbacks of this package, and a log's usual handlers."""
+    if isinstance(node, DictConfig):
+        for key in map(str, node):
+            value = _or_none(node, key)
+            if key in ("_target_", "()", "class", "stream"):
+                yield from _called_fault(str(value), f"{path}.{key}")
+            elif isinstance(value, str) and value.startswith(("ext://", "cfg://")):
+                yield f"{path}.{key}: {value} is not allowed"
+            yield from _called_faults(value, f"{path}.{key}")
+    elif isinstance(node, ListConfig):
+        for index in range(len(node)):
+            yield from _called_faults(_or_none(node, index), f"{path}[{index}]")
+
+
+def _called_fault(value: str, path: str) -> Iterator[str]:
+    owner, _, key = path.rpartition(".")
+    if key != "_target_":
+        fine = value in _OF_A_LOG
+    elif owner in ("hydra.launcher", "hydra.sweeper"):
+        fine = value.startswith(("hydra_plugins.", "hydra._internal.core_plugins."))  # of these, Hydra takes plugins
+    else:
+        fine = owner == "hydra.sweeper.sampler" and re.fullmatch(r"optuna\.samplers\.\w+Sampler", value) is not None
+    if not fine and key == "_target_":
+        try:
+            allowed(value)
+        except LikenessError as error:
+            yield f"{path}: {error.what}"
+    elif not fine:
+        yield f"{path}: {value} is not allowed"
+
+
+def _or_none(node: Any, key: Any) -> Any:
+    """A value with its interpolations followed; None where they lead nowhere yet."""
+    try:
+        return node[key]
+    except OmegaConfBaseException:
+        return None
+
+
+def _secrets() -> Iterator[tuple[str, str]]:
+    """Names and values of the environment that are nobody's to keep; a path to a secret is none."""
+    for name, value in os.environ.items():
+        if len(value) >= _SHORTEST_SECRET and _OF_A_SECRET.search(name.upper()) and not os.path.exists(value):
+            yield name, value
+
+
+def refuse_secrets(plain: Any) -> None:
+    """Raises CONFIG-SECRET where a value of a config is a secret: it would be kept in the run's folder, and sent on."""
+    secrets = list(_secrets())
+    found = []
+    for path, text in _texts_by_path(plain):
+        found += [f"{path}: the value of {name}" for name, value in secrets if value in text]
+        found += [f"{path}: a URL with a password"] if _PASSWORD_IN_URL.search(text) else []
+    if found:
+        raise LikenessError(
+            "CONFIG-SECRET",
+            "an option holds a secret, and options are kept in the run's folder.",
+            where=listed(dict.fromkeys(found)),
+            kept="Nothing was opened, computed or kept yet.",
+            fix="Leave it to the environment, where wandb, MLflow and others look themselves (WANDB_API_KEY, ...).",
+        )
+
+
+def redacted(text: str) -> str:
+    """``text`` with the names of secrets in the place of their values."""
+    for name, value in _secrets():
+        text = text.replace(value, f"<{name}>")
+    return _PASSWORD_IN_URL.sub(r"\1<password>@", text)
+
+
+def _texts_by_path(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _texts_by_path(item, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from _texts_by_path(item, f"{path}[{index}]")
 
 
 def composed(words: Sequence[str]) -> DictConfig:
@@ -232,6 +344,7 @@ def checked(cfg: DictConfig) -> dict[str, Any]:
     except OmegaConfBaseException as error:
         refuse(list(_missing(OmegaConf.to_container(cfg))))
         raise refused(error) from error
+    refuse_secrets(plain)
     bare = _bare(plain) if "architecture" in plain else []
     values = [*_value_faults(plain), *_stack_faults(plain)]
     refuse([*_unknown(OmegaConf.get_type(cfg), plain), *bare, *values, *faults(plain)])
@@ -593,4 +706,4 @@ def refused(error: Exception) -> LikenessError:
     below = [] if cause is error else str(cause).splitlines()
     lines = [line.strip() for line in text[1:] + below if not line.strip().startswith(_NOISE)]
     told = "\n".join(line for line in dict.fromkeys(lines) if line and line not in text[:1])
-    return LikenessError("CONFIG", what, where=key or "", cause=told, fix=fix)
+    return LikenessError("CONFIG", redacted(what), where=key or "", cause=redacted(told), fix=redacted(fix))

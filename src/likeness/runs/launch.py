@@ -25,7 +25,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from likeness.config import refused
+from likeness.config import redacted, refused
 from likeness.errors import BUG, INTERRUPTED, LikenessError
 from likeness.files import write_json
 from likeness.runs import preemption, sweep
@@ -83,7 +83,7 @@ def reported(task: Task) -> Task:
                 raise
             except BaseException as error:
                 state = "failed" if isinstance(error, Exception) else "interrupted"
-                told, trace = str(error) or type(error).__name__, traceback.format_exc()
+                told, trace = redacted(str(error) or type(error).__name__), redacted(traceback.format_exc())
                 code = {"code": error.code} if isinstance(error, LikenessError) else {}
                 told_on_disk = {"state": state, "error": told, "traceback": trace, **code, **facts}
                 write_json(folder / "status.json", told_on_disk)
