@@ -911,6 +911,7 @@ def checkpoint_path(config: Config) -> Path:
         raise LikenessError(
             "CONFIG",
             "give run=FOLDER or checkpoint=FILE" + (", not both." if config["run"] else "."),
+            where="run, checkpoint",
             fix="python evaluate.py run=outputs/train/NAME",
         )
     if config["checkpoint"] is not None:

@@ -1,5 +1,6 @@
 """The one error a user can cause, how it reads, and the exit code a script can act on."""
 
+import re
 import sys
 import textwrap
 from collections.abc import Iterable
@@ -10,49 +11,57 @@ USAGE, BAD_DATA, MISSING, UNAVAILABLE, BUG, CANNOT_CREATE, IO, INTERRUPTED, REFU
     2, 65, 66, 69, 70, 73, 74, 75, 77, 78,
 )  # fmt: skip
 
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")  # a file's name must not move a terminal's cursor
+
 
 class Code(NamedTuple):
-    """What a refusal's code stands for: the exit code, and one line on what went wrong."""
+    """What a refusal's code stands for: the exit code, one line on what went wrong, what is kept whoever raises it."""
 
     exit_code: int
     told: str
+    kept: str
 
+
+_BEGUN = "All finished features; nothing was begun with these options."
+_PICTURES = "All finished features; your files are as they were."
+_WEIGHTS = "All finished features; nothing was computed with these weights."
+_FILES = "Every finished file is as it was."
 
 CODES = {
-    "CONFIG": Code(BAD_CONFIG, "an option is unknown, missing, of another type, or has a value without meaning"),
-    "CONFIG-TARGET": Code(BAD_CONFIG, "a config names something to import or to call that it may not name"),
-    "CONFIG-EXTRA": Code(BAD_CONFIG, "an option needs a package that is not installed"),
-    "CONFIG-SECRET": Code(BAD_CONFIG, "an option holds a secret, and options are kept in the run's folder"),
-    "DATA-MISSING": Code(MISSING, "a folder or file of pictures is not there"),
-    "DATA-LAYOUT": Code(BAD_DATA, "the folder is not laid out as pictures by class"),
-    "DATA-MANIFEST": Code(BAD_DATA, "the manifest cannot be read, or a line of it has no meaning"),
-    "DATA-HOMES": Code(BAD_DATA, "the pattern finds the home of no picture"),
-    "DATA-CHANGED": Code(BAD_DATA, "pictures changed or vanished while they were read, or since the run began"),
-    "DATA-SPLIT": Code(BAD_DATA, "a split that is asked for has no pictures"),
-    "IMG-BAD": Code(BAD_DATA, "pictures cannot be used; each is listed with its cause (below)"),
-    "WEIGHTS-MISSING": Code(MISSING, "there is no such weight file, or no weights of that name"),
-    "WEIGHTS-FORMAT": Code(BAD_DATA, "a weight file is damaged, holds code, or must be converted first"),
-    "WEIGHTS-SHAPE": Code(BAD_DATA, "the weights are of another network"),
-    "WEIGHTS-NAN": Code(BAD_DATA, "weights are not finite"),
-    "WEIGHTS-HASH": Code(BAD_DATA, "a file is not the one that was published, or not what it says it is"),
-    "NET": Code(UNAVAILABLE, "a download failed: no network, no answer, or an error of the server"),
-    "BACKBONE": Code(BAD_CONFIG, "there is no such network, or no such layer in it"),
-    "HEAD": Code(BAD_CONFIG, "this head cannot be built on these features"),
-    "NAN": Code(BAD_DATA, "features are not finite"),
-    "NAN-LOSS": Code(BAD_DATA, "the loss is not finite: training diverged"),
-    "DISK": Code(IO, "a file cannot be written: the disk is full or fails"),
-    "STORE-PERM": Code(CANNOT_CREATE, "a folder may not be written to"),
-    "STORE-VERSION": Code(BAD_DATA, "the store of features was written by a newer version"),
-    "RETRIEVAL": Code(BAD_DATA, "codes or labels cannot be scored as given"),
-    "RUN-DIR": Code(CANNOT_CREATE, "the run's folder is another's, or cannot be made"),
-    "RUN-MISSING": Code(MISSING, "there is no finished run or sweep in that folder"),
-    "QUEUE": Code(UNAVAILABLE, "Slurm is not here, or does not answer"),
-    "CKPT": Code(IO, "a checkpoint cannot be written, or is cut or damaged"),
-    "CKPT-MISSING": Code(MISSING, "there is no such checkpoint"),
-    "CKPT-UNTRUSTED": Code(REFUSED, "a checkpoint holds code, or asks to import or to resolve something"),
-    "CKPT-SCHEMA": Code(BAD_DATA, "no checkpoint of likeness, of a newer version, or not what such a one holds"),
-    "CKPT-NAN": Code(BAD_DATA, "a checkpoint's weights are not finite"),
-    "CKPT-EXTRACTOR": Code(BAD_DATA, "the features that a head was trained on cannot be made here"),
+    "CONFIG": Code(BAD_CONFIG, "an option is unknown, missing, of another type, or has a value without meaning", _BEGUN),
+    "CONFIG-TARGET": Code(BAD_CONFIG, "a config names something to import or to call that it may not name", _BEGUN),
+    "CONFIG-EXTRA": Code(BAD_CONFIG, "an option needs a package that is not installed", _BEGUN),
+    "CONFIG-SECRET": Code(BAD_CONFIG, "an option holds a secret, and options are kept in the run's folder", _BEGUN),
+    "DATA-MISSING": Code(MISSING, "a folder or file of pictures is not there", _PICTURES),
+    "DATA-LAYOUT": Code(BAD_DATA, "the folder is not laid out as pictures by class", _PICTURES),
+    "DATA-MANIFEST": Code(BAD_DATA, "the manifest cannot be read, or a line of it has no meaning", _PICTURES),
+    "DATA-HOMES": Code(BAD_DATA, "the pattern finds the home of no picture", _PICTURES),
+    "DATA-CHANGED": Code(BAD_DATA, "pictures changed or vanished while they were read, or since the run began", _PICTURES),
+    "DATA-SPLIT": Code(BAD_DATA, "a split that is asked for has no pictures", _PICTURES),
+    "IMG-BAD": Code(BAD_DATA, "pictures cannot be used; each is listed with its cause (below)", _PICTURES),
+    "WEIGHTS-MISSING": Code(MISSING, "there is no such weight file, or no weights of that name", _WEIGHTS),
+    "WEIGHTS-FORMAT": Code(BAD_DATA, "a weight file is damaged, holds code, or must be converted first", _WEIGHTS),
+    "WEIGHTS-SHAPE": Code(BAD_DATA, "the weights are of another network", _WEIGHTS),
+    "WEIGHTS-NAN": Code(BAD_DATA, "weights are not finite", _WEIGHTS),
+    "WEIGHTS-HASH": Code(BAD_DATA, "a file is not the one that was published, or not what it says it is", _WEIGHTS),
+    "NET": Code(UNAVAILABLE, "a download failed: no network, no answer, or an error of the server", _WEIGHTS),
+    "BACKBONE": Code(BAD_CONFIG, "there is no such network, or no such layer in it", _BEGUN),
+    "HEAD": Code(BAD_CONFIG, "this head cannot be built on these features", _BEGUN),
+    "NAN": Code(BAD_DATA, "features are not finite", _PICTURES),
+    "NAN-LOSS": Code(BAD_DATA, "the loss is not finite: training diverged", _FILES),
+    "DISK": Code(IO, "a file cannot be written: the disk is full or fails", _FILES),
+    "STORE-PERM": Code(CANNOT_CREATE, "a folder may not be written to", _FILES),
+    "STORE-VERSION": Code(BAD_DATA, "the store of features was written by a newer version", _FILES),
+    "RETRIEVAL": Code(BAD_DATA, "codes or labels cannot be scored as given", _PICTURES),
+    "RUN-DIR": Code(CANNOT_CREATE, "the run's folder is another's, or cannot be made", _FILES),
+    "RUN-MISSING": Code(MISSING, "there is no finished run or sweep in that folder", _FILES),
+    "QUEUE": Code(UNAVAILABLE, "Slurm is not here, or does not answer", _FILES),
+    "CKPT": Code(IO, "a checkpoint cannot be written, or is cut or damaged", _FILES),
+    "CKPT-MISSING": Code(MISSING, "there is no such checkpoint", _FILES),
+    "CKPT-UNTRUSTED": Code(REFUSED, "a checkpoint holds code, or asks to import or to resolve something", _FILES),
+    "CKPT-SCHEMA": Code(BAD_DATA, "no checkpoint of likeness, of a newer version, or not what such a one holds", _FILES),
+    "CKPT-NAN": Code(BAD_DATA, "a checkpoint's weights are not finite", _FILES),
+    "CKPT-EXTRACTOR": Code(BAD_DATA, "the features that a head was trained on cannot be made here", _FILES),
 }
 
 # Causes of IMG-BAD, one a picture.
@@ -102,8 +111,8 @@ def as_markdown() -> str:
             "",
             "Made by `make docs` from `src/likeness/errors.py`, where it is changed.",
             "",
-            "A refusal says what is wrong, where, the cause, what is kept and the way out; a part with nothing to say",
-            "is left out. It ends with an exit code of sysexits.h, for a script to act on:",
+            "A refusal says what is wrong, where, the cause where that is another thing, what is kept and the way out.",
+            "It ends with an exit code of sysexits.h, for a script to act on:",
             "",
             "```",
             *f"ERROR {_EXAMPLE}".splitlines(),
@@ -145,13 +154,14 @@ class LikenessError(ValueError):
         what: One sentence with the value that came and the rule it broke.
         where: Path, option or item. Several lines are allowed in every field.
         cause: The reason as the lower layer gives it.
-        kept: What is already computed and stays valid.
+        kept: What is already computed and stays valid; as the table says when left out.
         fix: What to type or change next.
     """
 
     def __init__(self, code: str, what: str, *, fix: str, where: str = "", cause: str = "", kept: str = "") -> None:
         assert code in CODES, f"error code {code!r} is not in the table"
-        self.code, self.what, self.where, self.cause, self.kept, self.fix = code, what, where, cause, kept, fix
+        self.code, self.what, self.where, self.cause, self.fix = code, what, where, cause, fix
+        self.kept = kept or CODES[code].kept
         super().__init__(code, what)
 
     def __reduce__(self) -> tuple:
@@ -167,7 +177,11 @@ class LikenessError(ValueError):
         for name in ("where", "cause", "kept", "fix"):
             if text := getattr(self, name):
                 lines.append(textwrap.indent(text, " " * 10).replace(" " * 10, f"  {name:<5} : ", 1))
-        return "\n".join([*lines, f"  exit {self.exit_code}"])
+        return _CONTROL.sub(_escaped, "\n".join([*lines, f"  exit {self.exit_code}"]))
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return found[0].encode("unicode_escape").decode()
 
 
 def _rebuilt(code: str, what: str, where: str, cause: str, kept: str, fix: str) -> LikenessError:
