@@ -66,6 +66,7 @@ _BASELINES = "baselines.ckpt"
 _FOLDER = "likeness.images.folder.ImageFolder"
 _CARD = {"architecture", "scaling", "decoding", "preprocessing", "backbone", "data", "metric", "store", "fingerprint"}
 _CARD |= {"extractor", "feature_shape", "seed", "options"}
+_GPUS = ("gpu", "cuda", "mps")
 _DEEPEST_HEAD = 1000  # layers
 _DEFAULT_STORE = "outputs/features"
 _OF_PROCESSES = ("_target_", "accelerator", "devices", "num_nodes", "strategy")  # of a trainer that only predicts
@@ -110,7 +111,16 @@ def build_extractor(config: Config) -> Extractor:
     device = config["extraction"]["device"]
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    _call(torch.zeros, 1, device=device)
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise LikenessError(
+            "CONFIG",
+            f"extraction.device={device} cannot be used here.",
+            where="extraction.device",
+            cause=str(error).splitlines()[0],
+            fix="Give extraction.device=cpu, or auto for a GPU where there is one.",
+        ) from error
     return _extractor(canonical_json([config[name] for name in ("decoding", "preprocessing", "backbone")]), device)
 
 
@@ -252,7 +262,7 @@ def build_heads(each: Sequence[Config], feature_shape: tuple[int, ...], card: di
     ]
 
 
-def build_card(config: Config, options: Mapping[str, str], extractor: Extractor, data: FeatureData) -> dict[str, Any]:
+def build_card(config: Config, options: Mapping[str, Any], extractor: Extractor, data: FeatureData) -> dict[str, Any]:
     """What travels in a checkpoint: all that scoring needs, as plain values, classes by name."""
     backbone = config["backbone"]
     if Path(backbone["weights"]).is_file():
@@ -302,6 +312,14 @@ def _trainer(
     node: Config, *, logger: Any = False, plugins: Sequence[Any] = (), enable_checkpointing: bool = False, **own: Any
 ) -> pl.Trainer:
     """Lightning's trainer, without what it shows and keeps of itself."""
+    if node.get("accelerator") in _GPUS and not (torch.cuda.is_available() or torch.backends.mps.is_available()):
+        raise LikenessError(
+            "CONFIG",
+            f"trainer.accelerator={node['accelerator']}, and torch finds no GPU on this machine.",
+            where="trainer.accelerator",
+            cause=f"torch {torch.__version__}, built for CUDA {torch.version.cuda or 'not at all'}",
+            fix="Give trainer.accelerator=cpu, or auto for a GPU where there is one.",
+        )
     warnings.filterwarnings("ignore", message=r".isinstance\(treespec, LeafSpec\). is deprecated")  # Lightning's own
     warnings.filterwarnings("ignore", message="The .srun. command is available")  # of each run beside a Slurm
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # says on each start what this machine lacks

@@ -19,7 +19,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_store import ConfigStore
-from hydra.errors import OverrideParseException
+from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
@@ -688,6 +688,15 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(list(value.values()))
 
 
+def _nearest_option(missing: str) -> str | None:
+    """``group=option`` for the option that is spelled most like ``group/option``, of all that lie beside the package."""
+    folder = Path(__file__).parents[2] / "conf"
+    group, _, name = missing.partition("/")
+    options = {path.relative_to(folder / group).with_suffix("").as_posix() for path in (folder / group).rglob("*.yaml")}
+    close = get_close_matches(name, options, 1)
+    return f"{group}={close[0]}" if close else None
+
+
 def refused(error: Exception) -> LikenessError:
     """Hydra's and OmegaConf's own refusals, in this project's form."""
     cause = getattr(error, "__cause__", None) or error
@@ -700,6 +709,8 @@ def refused(error: Exception) -> LikenessError:
     if key and last not in known and (close := get_close_matches(last, known, 1)):
         parent = f"{key.rsplit('.', 1)[0]}." if "." in key else ""
         fix = f"Did you mean {parent}{close[0]}? --cfg job shows every option."
+    if isinstance(error, MissingConfigException) and (meant := _nearest_option(str(error.missing_cfg_file))):
+        fix = f"Did you mean {meant}? --help lists the groups and their options."
     if isinstance(error, OverrideParseException):
         name, _, value = error.override.partition("=")
         fix = f"""Quote brackets, commas and blanks twice, for the shell and for Hydra: {name}="'{value}'\""""

@@ -28,7 +28,9 @@ _WEIGHTS = "All finished features; nothing was computed with these weights."
 _FILES = "Every finished file is as it was."
 
 CODES = {
-    "CONFIG": Code(BAD_CONFIG, "an option is unknown, missing, of another type, or has a value without meaning", _BEGUN),
+    "CONFIG": Code(
+        BAD_CONFIG, "an option is unknown, missing, of another type, or has a value without meaning", _BEGUN
+    ),
     "CONFIG-TARGET": Code(BAD_CONFIG, "a config names something to import or to call that it may not name", _BEGUN),
     "CONFIG-EXTRA": Code(BAD_CONFIG, "an option needs a package that is not installed", _BEGUN),
     "CONFIG-SECRET": Code(BAD_CONFIG, "an option holds a secret, and options are kept in the run's folder", _BEGUN),
@@ -36,7 +38,9 @@ CODES = {
     "DATA-LAYOUT": Code(BAD_DATA, "the folder is not laid out as pictures by class", _PICTURES),
     "DATA-MANIFEST": Code(BAD_DATA, "the manifest cannot be read, or a line of it has no meaning", _PICTURES),
     "DATA-HOMES": Code(BAD_DATA, "the pattern finds the home of no picture", _PICTURES),
-    "DATA-CHANGED": Code(BAD_DATA, "pictures changed or vanished while they were read, or since the run began", _PICTURES),
+    "DATA-CHANGED": Code(
+        BAD_DATA, "pictures changed or vanished while they were read, or since the run began", _PICTURES
+    ),
     "DATA-SPLIT": Code(BAD_DATA, "a split that is asked for has no pictures", _PICTURES),
     "IMG-BAD": Code(BAD_DATA, "pictures cannot be used; each is listed with its cause (below)", _PICTURES),
     "WEIGHTS-MISSING": Code(MISSING, "there is no such weight file, or no weights of that name", _WEIGHTS),
@@ -59,7 +63,9 @@ CODES = {
     "CKPT": Code(IO, "a checkpoint cannot be written, or is cut or damaged", _FILES),
     "CKPT-MISSING": Code(MISSING, "there is no such checkpoint", _FILES),
     "CKPT-UNTRUSTED": Code(REFUSED, "a checkpoint holds code, or asks to import or to resolve something", _FILES),
-    "CKPT-SCHEMA": Code(BAD_DATA, "no checkpoint of likeness, of a newer version, or not what such a one holds", _FILES),
+    "CKPT-SCHEMA": Code(
+        BAD_DATA, "no checkpoint of likeness, of a newer version, or not what such a one holds", _FILES
+    ),
     "CKPT-NAN": Code(BAD_DATA, "a checkpoint's weights are not finite", _FILES),
     "CKPT-EXTRACTOR": Code(BAD_DATA, "the features that a head was trained on cannot be made here", _FILES),
 }

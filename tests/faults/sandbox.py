@@ -1,20 +1,26 @@
 """A task in a forked child that is watched: what it runs, writes and connects to, what memory and time it takes."""
 
 import json
+import logging
 import os
 import resource
+import runpy
 import select
 import signal
 import sys
 import time
+import traceback
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from helpers import ROOT
 
+from likeness import app
 from likeness.errors import LikenessError
 
 _CALLS = (
@@ -70,6 +76,55 @@ def watched(task: Callable[[], Any], may_write: Path | None = None, gigabytes: f
     if not told:
         return Seen(f"no answer (status {status})", "", [], 0, time.monotonic() - started)
     return Seen(**json.loads(told))
+
+
+class Ended(NamedTuple):
+    """How a command ended: exit code, and what it wrote."""
+
+    code: int
+    out: str
+    err: str
+
+
+def command(script: str, *words: object, folder: Path) -> Ended:
+    """A command as a user types it in ``folder``, in a copy of this process: nothing is imported again.
+
+    Args:
+        script: ``train.py``, ``evaluate.py`` or ``likeness``.
+    """
+    out, err = folder / ".out", folder / ".err"
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if not (child := os.fork()):
+        code: Any = 70
+        try:
+            for number, path in ((1, out), (2, err)):
+                os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+            code = _exit_code_of(script, [str(word) for word in words], folder)
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code if isinstance(code, int) else 1)
+    _, status = os.waitpid(child, 0)
+    return Ended(os.waitstatus_to_exitcode(status), out.read_text(), err.read_text())
+
+
+def _exit_code_of(script: str, words: list[str], folder: Path) -> Any:
+    torch.set_num_threads(1)
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
+    sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr  # type: ignore[misc]
+    warnings.simplefilter("default")
+    logging.root.handlers.clear()
+    os.chdir(folder)
+    sys.argv = [script, *words]
+    try:
+        app.main(words) if script == "likeness" else runpy.run_path(str(ROOT / script), run_name="__main__")
+    except SystemExit as left:
+        return left.code or 0
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
 
 
 def _child(task: Callable[[], Any], writer: int, may_write: Path | None, gigabytes: float) -> None:

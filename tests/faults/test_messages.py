@@ -13,6 +13,7 @@ import pytest
 import small_run
 import torch
 from faults.messages import assert_message
+from filelock import FileLock
 from helpers import draw_striped
 from safetensors.torch import save_file
 
@@ -46,8 +47,9 @@ class Case(NamedTuple):
 
 
 def photos(place: Path, broken: bool = False) -> str:
-    for i in range(3):
-        draw_striped(place / "photos" / "fine" / f"{i}.png", 4, i)
+    for name, period in (("fine", 4), ("coarse", 25)):
+        draw_striped(place / "photos" / name / "1.png", period, 0)
+        draw_striped(place / "photos" / name / "2.png", period, 1)
     if broken:
         (place / "photos" / "fine" / "2.png").write_bytes(b"")
     return str(place / "photos")
@@ -133,11 +135,10 @@ def silent_slurm(place: Path, patch: Patch) -> None:
 
 
 def running_sweep(place: Path, patch: Patch) -> None:
-    written(place / ".sweep.json", json.dumps({"command": ["x"], "place": "."}))
     sweep.note_command(place, ["train.py"], ["job"], first=True)
-    status = {"state": "running", "host": "elsewhere", "pid": 1}
-    written(place / "job" / "status.json", json.dumps(status))
-    sweep.remove_jobs(place, finished=True)
+    sweep.note(place / "job", "running", {})
+    with FileLock(place / "job" / ".lock"):
+        sweep.remove_jobs(place, finished=True)
 
 
 def diverging(place: Path, patch: Patch) -> None:
@@ -177,17 +178,17 @@ CASES = {
         lambda p, m: trackers.need("nonesuch"), "nonesuch is not installed", "logger", "likeness[nonesuch]"
     ),
     "CONFIG-SECRET": Case(secret, "holds a secret", "logger.x: the value of HF_TOKEN", "environment"),
-    "DATA-MISSING": Case(lambda p, m: ImageFolder(str(p / "no")).table(), "no folder", "/no", "data.root"),
-    "DATA-LAYOUT": Case(lambda p, m: ImageFolder(str(p)).table(), "no image", "", "CLASS", cause="empty"),
+    "DATA-MISSING": Case(lambda p, m: ImageFolder(str(p / "no")).table(), "does not exist", "/no", "root"),
+    "DATA-LAYOUT": Case(lambda p, m: ImageFolder(str(p)).table(), "no image", "", "class", cause="found"),
     "DATA-MANIFEST": Case(
         lambda p, m: ImageManifest(str(written(p / "a.csv", "file\nx\n"))).table(), "manifest", "a.csv", "line"
     ),
     "DATA-HOMES": Case(
         lambda p, m: ImageFolder(photos(p), home_pattern="home").table(),
-        "found in none of 3",
+        "found in none of 4",
         "home_pattern='home'",
         "leave it out",
-        cause="a file name is '0.png'",
+        cause="a file name is '1.png'",
     ),
     "DATA-CHANGED": Case(
         lambda p, m: refuse_other_pictures(checkpoint(p), {"pictures": "1" * 64}),
@@ -198,7 +199,7 @@ CASES = {
     "DATA-SPLIT": Case(no_pictures, "no pictures in test", "/none", "split=", cause="40 in train, 20 in val"),
     "IMG-BAD": Case(
         lambda p, m: looked_at(p, broken=True),
-        "1 of 3 pictures",
+        "1 of 4 pictures",
         "2.png  (class 'fine'): [IMG-TRUNCATED]",
         "quarantine",
         cause="1 × IMG-TRUNCATED",
@@ -221,12 +222,12 @@ CASES = {
     "BACKBONE": Case(lambda p, m: Backbone("resnet51"), "no model 'resnet51'", "backbone.name", "resnet50"),
     "HEAD": Case(lambda p, m: Dense((3,), []), "no layer widths", "architecture.widths", "positive integers"),
     "NAN": Case(
-        lambda p, m: looked_at(p, Colour(float("nan"))), "3 features are not finite", "0.png", "preprocessing", "NaN"
+        lambda p, m: looked_at(p, Colour(float("nan"))), "4 features are not finite", "1.png", "preprocessing", "NaN"
     ),
     "NAN-LOSS": Case(diverging, "loss is", "seed 0", "optimizer.lr", cause="diverged"),
     "DISK": Case(lambda p, m: unwritable(p, m, errno.ENOSPC), "1 bytes", "/a", "Free some space", "No space left"),
     "STORE-PERM": Case(lambda p, m: unwritable(p, m, errno.EACCES), "cannot be written", "/a", "access", "Permission"),
-    "STORE-VERSION": Case(newer_store, "schema 9", "shard-", "version"),
+    "STORE-VERSION": Case(newer_store, "schema 9", "shard-", "upgrade likeness"),
     "RETRIEVAL": Case(lambda p, m: neighbours(EYE * torch.nan, EYE, 1, query_ids=IDS, gallery_ids=IDS), "", "", ""),
     "RUN-DIR": Case(running_sweep, "1 jobs of the sweep are running", "job", "Wait for them"),
     "RUN-MISSING": Case(

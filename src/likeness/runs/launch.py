@@ -199,8 +199,8 @@ def run(main: Callable[[], Any]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(INTERRUPTED)
     except Exception as error:
-        if _of_composition(error):
-            fault = refused(error)
+        fault = refused(error) if _of_composition(error) else _no_folder(error)
+        if fault is not None:
             _leave(str(fault), fault.exit_code)
         traceback.print_exc()
         _leave("[BUG] this is a fault of likeness, not of your input; please report the lines above.", BUG)
@@ -236,6 +236,21 @@ def _of_composition(error: Exception) -> bool:
     """Whether Hydra refused an override with a bare ValueError, as it does ``noise=null``."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     return isinstance(error, ValueError) and frames[-1].f_globals.get("__name__") == "hydra._internal.defaults_list"
+
+
+def _no_folder(error: Exception) -> LikenessError | None:
+    """What Hydra says where it cannot make the run's folder, before a job begins; None for every other error."""
+    modules = [frame.f_globals.get("__name__") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if not isinstance(error, OSError) or "hydra.core.utils" not in modules or modules.count(__name__) > 1:
+        return None
+    return LikenessError(
+        "RUN-DIR",
+        "the run's folder cannot be made.",
+        where=str(Path(str(error.filename)).absolute()),
+        cause=str(error.strerror),
+        kept="Nothing was opened or computed yet.",
+        fix="Choose another folder with hydra.run.dir= or paths.outputs=.",
+    )
 
 
 def _leave(message: str, code: int) -> None:
