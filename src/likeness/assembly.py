@@ -56,7 +56,7 @@ from likeness.runs.folder import RunFolder
 from likeness.runs.identity import columns, git_revision, short_name
 from likeness.runs.journal import epochs, read
 from likeness.runs.misfit import refuse_misfit
-from likeness.runs.sweep import read_status
+from likeness.runs.sweep import read_status, typed
 
 log = logging.getLogger(__name__)
 
@@ -460,7 +460,7 @@ def _announce(job_type: str, module: Autoencoder, data: FeatureData, folder: Run
 def _called() -> tuple[list[str], str | None]:
     """The job's overrides, and the name of its sweep's folder."""
     hydra = HydraConfig.get()
-    return list(hydra.overrides.task), Path(hydra.sweep.dir).name if in_multirun() else None
+    return typed(hydra.overrides.task), Path(hydra.sweep.dir).name if in_multirun() else None
 
 
 def _columns(module: Autoencoder, data: FeatureData, folder: RunFolder) -> dict[str, Any]:

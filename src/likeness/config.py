@@ -9,6 +9,7 @@ import inspect
 import os
 import pkgutil
 import re
+import sys
 import typing
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
@@ -312,13 +313,18 @@ def _texts_by_path(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
             yield from _texts_by_path(item, f"{path}[{index}]")
 
 
+def _checkout() -> Path:
+    """Where ``conf`` lies beside the package, if it was installed from there."""
+    return Path(__file__).parents[2]
+
+
 def composed(words: Sequence[str]) -> DictConfig:
     """What ``train.py`` would be told by these words of its command line, without its run: so without trackers.
 
     Raises:
         LikenessError: CONFIG where the package was installed without the checkout's ``conf``.
     """
-    folder = Path(__file__).parents[2] / "conf"
+    folder = _checkout() / "conf"
     if not (folder / "train.yaml").is_file():
         raise LikenessError(
             "CONFIG",
@@ -337,7 +343,8 @@ def checked(cfg: DictConfig) -> dict[str, Any]:
     """The config as plain values, every node of it checked; what is built later is built from these very values.
 
     Raises:
-        LikenessError: CONFIG with all faults at once, each with its dotted path.
+        LikenessError: CONFIG with all faults at once, each with its dotted path; where torch is not imported yet, with
+            those that are seen without the seconds that this takes, if there are any.
     """
     try:
         plain = typing.cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
@@ -347,7 +354,10 @@ def checked(cfg: DictConfig) -> dict[str, Any]:
     refuse_secrets(plain)
     bare = _bare(plain) if "architecture" in plain else []
     values = [*_value_faults(plain), *_stack_faults(plain)]
-    refuse([*_unknown(OmegaConf.get_type(cfg), plain), *bare, *values, *faults(plain)])
+    seen = [*_unknown(OmegaConf.get_type(cfg), plain), *bare, *values, *_missing(plain)]
+    if "torch" not in sys.modules:
+        refuse(seen)
+    refuse(list(dict.fromkeys([*seen, *faults(plain)])))
     return plain
 
 
@@ -689,12 +699,20 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _nearest_option(missing: str) -> str | None:
-    """``group=option`` for the option that is spelled most like ``group/option``, of all that lie beside the package."""
-    folder = Path(__file__).parents[2] / "conf"
+    """``group=option`` for the option of this project that is spelled most like ``group/option``."""
+    folder = _checkout() / "conf"
     group, _, name = missing.partition("/")
     options = {path.relative_to(folder / group).with_suffix("").as_posix() for path in (folder / group).rglob("*.yaml")}
     close = get_close_matches(name, options, 1)
     return f"{group}={close[0]}" if close else None
+
+
+def _how_to_spell(override: str) -> str:
+    name, given, value = override.partition("=")
+    if given:
+        return f"""Quote brackets, commas and blanks twice, for the shell and for Hydra: {name}="'{value}'\""""
+    groups = sorted(path.parent.name for path in (_checkout() / "conf").glob("*/*.yaml") if path.stem == name)
+    return "Options are given as name=value" + (f": did you mean {groups[0]}={name}?" if groups else ".")
 
 
 def refused(error: Exception) -> LikenessError:
@@ -712,8 +730,7 @@ def refused(error: Exception) -> LikenessError:
     if isinstance(error, MissingConfigException) and (meant := _nearest_option(str(error.missing_cfg_file))):
         fix = f"Did you mean {meant}? --help lists the groups and their options."
     if isinstance(error, OverrideParseException):
-        name, _, value = error.override.partition("=")
-        fix = f"""Quote brackets, commas and blanks twice, for the shell and for Hydra: {name}="'{value}'\""""
+        fix = _how_to_spell(error.override)
     below = [] if cause is error else str(cause).splitlines()
     lines = [line.strip() for line in text[1:] + below if not line.strip().startswith(_NOISE)]
     told = "\n".join(line for line in dict.fromkeys(lines) if line and line not in text[:1])

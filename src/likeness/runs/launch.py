@@ -110,7 +110,7 @@ def _facts(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     return {
         "job": sweep.read_status(folder).get("job", number),
         "identity": sweep.identity(cfg),
-        "overrides": sweep.options_of_a_job(hydra.overrides.task),
+        "overrides": sweep.options_of_a_job(sweep.typed(hydra.overrides.task)),
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "started": time.strftime("%Y-%m-%d %H:%M:%S"),
@@ -120,7 +120,7 @@ def _facts(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 def _folder_option(hydra: HydraConf) -> str:
     """What to add to the command so that it finds this folder again; nothing where the command names it."""
     name = "hydra.sweep.dir" if hydra.mode == RunMode.MULTIRUN else "hydra.run.dir"
-    named = any(each.lstrip("+").startswith(f"{name}=") for each in hydra.overrides.hydra)
+    named = any(each.lstrip("+").startswith(f"{name}=") for each in sweep.typed(hydra.overrides.hydra))
     place = hydra.sweep.dir if hydra.mode == RunMode.MULTIRUN else hydra.runtime.output_dir
     return "" if named else f"{name}={place}"
 
@@ -185,8 +185,8 @@ def run(main: Callable[[], Any]) -> None:
     except LikenessError as error:
         _leave(str(error), error.exit_code)
     except (HydraException, OmegaConfBaseException) as error:
-        fault = refused(error)
-        _leave(str(fault), fault.exit_code)
+        refusal = refused(error)
+        _leave(str(refusal), refusal.exit_code)
     except preemption.Preempted as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(INTERRUPTED)
@@ -199,9 +199,8 @@ def run(main: Callable[[], Any]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(INTERRUPTED)
     except Exception as error:
-        fault = refused(error) if _of_composition(error) else _no_folder(error)
-        if fault is not None:
-            _leave(str(fault), fault.exit_code)
+        if told := refused(error) if _of_composition(error) else _no_folder(error):
+            _leave(str(told), told.exit_code)
         traceback.print_exc()
         _leave("[BUG] this is a fault of likeness, not of your input; please report the lines above.", BUG)
 

@@ -10,12 +10,12 @@ import socket
 import subprocess
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from filelock import FileLock, Timeout
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from likeness.errors import LikenessError, listed
@@ -65,6 +65,12 @@ def sweep_name(words: Sequence[str]) -> str:
     told = "-".join([*grids, *(key.rpartition(".")[2] for key in swept)])
     told = re.sub(r"[^\w-]+", "-", told)[:_LONGEST_NAME].strip("-")
     return f"{told or 'sweep'}-{digest([swept, fixed, grids])[:8]}"
+
+
+def typed(words: Sequence[str]) -> list[str]:
+    """Hydra's overrides as they were typed: what they refer to, such as the environment, is not followed."""
+    plain = OmegaConf.to_container(cast(ListConfig, words))
+    return [str(word) for word in cast(list[Any], plain)]
 
 
 def options_of_a_job(words: Iterable[str]) -> list[str]:
