@@ -306,7 +306,7 @@ class Shelf:
         """In what this extractor differs from the one most like it whose rows are in the store, if there are any."""
         others = filter(None, map(_identity_in, sorted(self.folder.parent.glob(f"*/{_IDENTITY}"))))
         if told := min((_differences(self.identity, other) for other in others), key=len, default=None):
-            log.info("[STORE] new features: %s; those that were there stay", "; ".join(told))
+            log.info("[STORE] nothing computed yet with these options: %s; those that were there stay", "; ".join(told))
 
     def _overlapping(self, share: Share) -> list[Share]:
         """The shares that were ever filled here and that overlap this one; whose lock is free is done or dead."""
