@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test test-long test-slurm faults faults-long soak bench lint lock clean
+.PHONY: setup demo test test-long test-slurm faults faults-long soak bench lint audit docs lock clean
 
 setup: .venv/ready
 
@@ -48,6 +48,12 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+audit: setup ## known vulnerabilities of what requirements.lock names; says so and ends well where nobody can be asked
+	@.ci/audit
+
+docs: setup ## what is written by the code itself
+	$(BIN)/python -m likeness.errors > docs/errors.md
 
 lock: ## renew requirements.lock from pyproject.toml
 	uv pip compile --quiet --universal --no-emit-index-url --no-header --python-version 3.11 --extra dev --extra timm --extra convert --extra wandb --extra tensorboard --extra joblib --extra slurm --extra optuna pyproject.toml -o requirements.lock

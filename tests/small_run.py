@@ -38,11 +38,11 @@ class Shaped:
         return (9,)
 
 
-def drawn(seed: int = 0) -> FeatureData:
+def drawn(seed: int = 0, width: int = 9) -> FeatureData:
     """40 rows to train on and 20 for val, of three classes."""
     rng = np.random.default_rng(seed)
     labels = np.arange(60) % 3
-    rows = rng.normal(size=(60, 9)) + rng.normal(size=(3, 9))[labels]
+    rows = rng.normal(size=(60, width)) + rng.normal(size=(3, width))[labels]
     listed = [Row(f"{i:02d}", "abc"[label], "train" if i < 40 else "val") for i, label in enumerate(labels)]
     keys = rng.integers(0, 256, (60, 32)).astype(np.uint8)
     features = Features(
@@ -72,11 +72,13 @@ class RaisedAt(pl.Callback):
             signal.raise_signal(self.sent)
 
 
-def train(config: dict, path: Path, watcher: RaisedAt, data: FeatureData | None = None) -> tuple:
+def train(
+    config: dict, path: Path, watcher: RaisedAt, data: FeatureData | None = None, extractor: Extractor | None = None
+) -> tuple:
     """A run as train.py assembles it, up to the head that is scored; of several seeds, the heads as one module."""
     data = data or drawn()
     folder = RunFolder(path, config)
-    extractor = Extractor(Decoder(), Preprocessing(size=8, mean=[0.0] * 3, std=[1.0] * 3), Shaped())
+    extractor = extractor or Extractor(Decoder(), Preprocessing(size=8, mean=[0.0] * 3, std=[1.0] * 3), Shaped())
     card = assembly.build_card(config, {"architecture": "x", "backbone": "y"}, extractor, data)
     each = [{**config, "seed": config["seed"] + place} for place in range(config["seeds"])]
     heads = assembly.build_heads(each, data.feature_shape, card)

@@ -343,6 +343,25 @@ HOSTILE = [
     ".likeness.heads.dense.Dense",
     "likeness.heads.dense.",
     "likeness/heads/dense.Dense",
+    "likeness.runs.launch.os.system",
+    "likeness.runs.sweep.subprocess.run",
+    "likeness.runs.queue.executor",
+    "likeness.features.weights.download",
+    "likeness.features.convert.convert",
+    "likeness.reports.page.write_page",
+    "likeness.archive.read_archive",
+    "functools.partial",
+    "operator.methodcaller",
+    "builtins.getattr",
+    "ctypes.CDLL",
+    "socket.create_connection",
+    "shelve.open",
+    "torch.jit.load",
+    "torch.nn.MSELoss.__init__",
+    "torch.optim.AdamW.register_step_post_hook",
+    "pytorch_lightning.Trainer.fit",
+    "pytorch_lightning.Trainer.__init__.__globals__",
+    "numpy.load",
     "hostile_module.run",
     "",
     None,
@@ -356,8 +375,14 @@ def packages() -> set[str]:
     return {name.partition(".")[0] for name in sys.modules}
 
 
+@pytest.fixture(scope="module")
+def plugins() -> None:
+    """Hydra looks through its plugins when it composes for the first time."""
+    trained()
+
+
 @pytest.fixture
-def watched(tmp_path, monkeypatch):
+def watched(tmp_path, monkeypatch, plugins):
     """What is imported while a test runs; a module that tells when it is imported waits on the path."""
     (tmp_path / "hostile_module.py").write_text("import pathlib\npathlib.Path(__file__).with_name('ran').touch()\n")
     monkeypatch.syspath_prepend(tmp_path)
@@ -374,6 +399,7 @@ def watched(tmp_path, monkeypatch):
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.fault("F46")
 @pytest.mark.parametrize("target", HOSTILE, ids=repr)
 def test_a_hostile_target_is_refused_and_nothing_outside_the_rooms_is_imported(target, watched):
     with pytest.raises(LikenessError) as caught:
@@ -396,9 +422,100 @@ PLACES = [
 ]
 
 
+@pytest.mark.fault("F46")
 @pytest.mark.parametrize(("config", "path"), PLACES, ids=[path for _, path in PLACES])
 def test_a_hostile_target_is_found_wherever_it_hides(config, path, watched):
     assert any(fault.startswith(f"{path}_target_: hostile_module.run is not allowed") for fault in faults(config, ""))
+
+
+# What Hydra itself would call, import or write to before a job begins.
+OF_HYDRA = [
+    "+hydra.callbacks.x._target_=os.system",
+    "+hydra.callbacks.x._target_=logging.os.system",
+    "+hydra.callbacks.x={_target_: hostile_module.run}",
+    "+hydra.callbacks.x={_target_: likeness.reports.sweep.EndOfSweep, more: {_target_: os.system}}",
+    "+hydra.callbacks.x={_target_: likeness.reports.sweep.EndOfSweep, more: [{_target_: os.system}]}",
+    "hydra.callbacks.scoreboard._target_=functools.partial",
+    "hydra.callbacks.scoreboard._target_=${oc.decode:os.system}",
+    "hydra.callbacks.scoreboard._target_=hydra_plugins.likeness_launchers.os.system",
+    "hydra.launcher._target_=os.system",
+    "hydra.sweeper._target_=hostile_module.run",
+    "+hydra.sweeper.sampler._target_=optuna.samplers.os.system",
+    "+hydra.sweeper.sampler._target_=os.system",
+    "+hydra.job_logging.handlers.x={class: subprocess.Popen, args: [true]}",
+    "hydra.job_logging.handlers.console.stream=ext://os.system",
+    "+hydra.job_logging.handlers.x={class: logging.FileHandler, filename: ext://os.environ}",
+    "hydra.hydra_logging.handlers.console.class=hostile_module.run",
+]
+
+
+@pytest.mark.fault("F46")
+@pytest.mark.parametrize("override", OF_HYDRA)
+def test_what_hydra_would_call_is_refused_before_it_is(override, watched):
+    error = refusal(override)
+    assert (error.code, error.exit_code) == ("CONFIG-TARGET", 78)
+    assert override.lstrip("+").partition("=")[0].partition("._target_")[0] in error.where
+
+
+@pytest.mark.parametrize(
+    "option", ["launcher=joblib", "launcher=slurm", "sweeper=optuna", "hydra/job_logging=disabled"]
+)
+def test_hydras_own_plugins_pass(option):
+    assert trained(option)["seed"] == 0
+
+
+@pytest.mark.fault("F46")
+def test_files_from_elsewhere_are_checked_as_our_own(tmp_path, watched):
+    """``hydra.searchpath`` adds places of files, and nothing to what they may say."""
+    (tmp_path / "noise").mkdir()
+    (tmp_path / "noise" / "evil.yaml").write_text("_target_: hostile_module.run\n")
+    (tmp_path / "noise" / "fine.yaml").write_text("_target_: likeness.heads.noise.Gaussian\nstd: 0.25\n")
+    place = f"hydra.searchpath=[file://{tmp_path}]"
+    assert trained(place, "noise=fine")["noise"]["std"] == 0.25
+    assert refusal(place, "noise=evil").code == "CONFIG-TARGET"
+    (tmp_path / "experiment").mkdir()
+    for hidden in ("callbacks: {x: {_target_: hostile_module.run}}", "job_logging: {handlers: {x: {(): os.system}}}"):
+        (tmp_path / "experiment" / "evil.yaml").write_text(f"# @package _global_\nhydra:\n  {hidden}\n")
+        assert refusal(place, "experiment=evil").code == "CONFIG-TARGET"
+
+
+SECRETS = {"HF_TOKEN": "canary0hugging", "AWS_SECRET_ACCESS_KEY": "canary0/aws+x", "DB_PASSWORD": "canary0base"}
+
+
+@pytest.mark.fault("F46")
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("data.root=${oc.env:HF_TOKEN}", "data.root: the value of HF_TOKEN"),
+        ("data.root='a/${oc.env:HF_TOKEN}/b'", "data.root: the value of HF_TOKEN"),
+        ("data.root='${oc.env:${thesis.output}}'", "data.root: the value of HF_TOKEN"),
+        ("data.root=canary0base", "data.root: the value of DB_PASSWORD"),
+        ("+callbacks.x={_target_: a.b, c: [1, {d: '${oc.env:AWS_SECRET_ACCESS_KEY}'}]}", "the value of AWS_SECRET_ACC"),
+        ("data.root='https://me:canary0url@host/x'", "data.root: a URL with a password"),
+        ("hydra.run.dir=${oc.env:HF_TOKEN}", "hydra.run.dir: the value of HF_TOKEN"),
+    ],
+)
+def test_a_secret_in_a_config_is_refused_and_not_repeated(override, told, monkeypatch):
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+    error = refusal(override, *(["thesis.output=HF_TOKEN"] if "thesis" in override else []))
+    assert (error.code, error.exit_code) == ("CONFIG-SECRET", 78)
+    assert told in error.where
+    assert "canary0" not in str(error)
+
+
+def test_what_hydra_says_of_a_value_does_not_repeat_a_secret(monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "canary0hugging")
+    error = refusal("batch_size=${oc.env:HF_TOKEN}")
+    assert "Value '<HF_TOKEN>' of type 'str' could not be converted" in error.what
+    assert "canary0" not in str(error)
+
+
+def test_what_is_no_secret_passes(monkeypatch, tmp_path):
+    for name, value in {"KEYBOARD": "german0layout", "MY_KEY": "short", "CREDENTIALS": str(tmp_path)}.items():
+        monkeypatch.setenv(name, value)
+    for root in ("german0layout", "short", str(tmp_path), "http://host:80/a@b"):
+        assert trained("data=folder", f"data.root='{root}'")["data"]["root"] == root
 
 
 def test_a_config_whose_only_faults_are_targets_says_so():
@@ -446,6 +563,7 @@ def test_a_class_is_looked_for_in_its_own_room_only():
         restored("images", {"class": "Dense", "widths": [8]})
 
 
+@pytest.mark.fault("F46")
 @pytest.mark.parametrize(
     "record",
     [

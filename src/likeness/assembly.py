@@ -6,6 +6,7 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from math import prod
@@ -24,12 +25,13 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from likeness import config as configs
+from likeness.archive import printable
 from likeness.console import Advance, progress
-from likeness.errors import LikenessError
+from likeness.errors import LikenessError, listed
 from likeness.features.datamodule import TRAINING_SPLITS, Batch, FeatureData, Split
 from likeness.features.extraction import Cost, Extractor, Features, cost, extract
 from likeness.features.prediction import Filled, fill
-from likeness.features.store import Share
+from likeness.features.store import Share, shelf_folder
 from likeness.features.weights import not_fetching
 from likeness.files import canonical_json, write_json
 from likeness.heads.autoencoder import Autoencoder, codes_of, row_batches
@@ -37,6 +39,7 @@ from likeness.heads.compiling import compiled
 from likeness.heads.linear import PCA, ClosedForm, Identity, RandomProjection
 from likeness.heads.noise import NoNoise
 from likeness.heads.stacked import StackedAutoencoder
+from likeness.images.demo import DrawnRooms
 from likeness.images.splits import SPLITS
 from likeness.reports.classes import draw_per_class
 from likeness.reports.curve import draw_curve
@@ -53,7 +56,8 @@ from likeness.runs.callbacks import EpochProgress
 from likeness.runs.folder import RunFolder
 from likeness.runs.identity import columns, git_revision, short_name
 from likeness.runs.journal import epochs, read
-from likeness.runs.sweep import read_status
+from likeness.runs.misfit import refuse_misfit
+from likeness.runs.sweep import read_status, typed
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +67,8 @@ _BASELINES = "baselines.ckpt"
 _FOLDER = "likeness.images.folder.ImageFolder"
 _CARD = {"architecture", "scaling", "decoding", "preprocessing", "backbone", "data", "metric", "store", "fingerprint"}
 _CARD |= {"extractor", "feature_shape", "seed", "options"}
+_GPUS = ("gpu", "cuda", "mps")
+_DEEPEST_HEAD = 1000  # layers
 _DEFAULT_STORE = "outputs/features"
 _OF_PROCESSES = ("_target_", "accelerator", "devices", "num_nodes", "strategy")  # of a trainer that only predicts
 _NOT_OF_A_SEED = ("chance", "frozen", "pca")  # the same for all heads of a job
@@ -106,7 +112,16 @@ def build_extractor(config: Config) -> Extractor:
     device = config["extraction"]["device"]
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    _call(torch.zeros, 1, device=device)
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise LikenessError(
+            "CONFIG",
+            f"extraction.device={device} cannot be used here.",
+            where="extraction.device",
+            cause=str(error).splitlines()[0],
+            fix="Give extraction.device=cpu, or auto for a GPU where there is one.",
+        ) from error
     return _extractor(canonical_json([config[name] for name in ("decoding", "preprocessing", "backbone")]), device)
 
 
@@ -250,7 +265,7 @@ def build_heads(each: Sequence[Config], feature_shape: tuple[int, ...], card: di
     ]
 
 
-def build_card(config: Config, options: Mapping[str, str], extractor: Extractor, data: FeatureData) -> dict[str, Any]:
+def build_card(config: Config, options: Mapping[str, Any], extractor: Extractor, data: FeatureData) -> dict[str, Any]:
     """What travels in a checkpoint: all that scoring needs, as plain values, classes by name."""
     backbone = config["backbone"]
     if Path(backbone["weights"]).is_file():
@@ -300,6 +315,14 @@ def _trainer(
     node: Config, *, logger: Any = False, plugins: Sequence[Any] = (), enable_checkpointing: bool = False, **own: Any
 ) -> pl.Trainer:
     """Lightning's trainer, without what it shows and keeps of itself."""
+    if node.get("accelerator") in _GPUS and not (torch.cuda.is_available() or torch.backends.mps.is_available()):
+        raise LikenessError(
+            "CONFIG",
+            f"trainer.accelerator={node['accelerator']}, and torch finds no GPU on this machine.",
+            where="trainer.accelerator",
+            cause=f"torch {torch.__version__}, built for CUDA {torch.version.cuda or 'not at all'}",
+            fix="Give trainer.accelerator=cpu, or auto for a GPU where there is one.",
+        )
     warnings.filterwarnings("ignore", message=r".isinstance\(treespec, LeafSpec\). is deprecated")  # Lightning's own
     warnings.filterwarnings("ignore", message="The .srun. command is available")  # of each run beside a Slurm
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # says on each start what this machine lacks
@@ -416,6 +439,7 @@ def _warn_of_last_weights() -> None:
 def _fit_interruptibly(trainer: pl.Trainer, module: Autoencoder, data: FeatureData, resume_from: Path | None) -> None:
     if resume_from:
         checkpoint.refuse_other_pictures(resume_from, module.card)
+        refuse_misfit(resume_from, checkpoint.open_checkpoint(resume_from), trainer, module)
         warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")  # it should be
     try:
         with processes.told_apart():
@@ -440,7 +464,7 @@ def _announce(job_type: str, module: Autoencoder, data: FeatureData, folder: Run
 def _called() -> tuple[list[str], str | None]:
     """The job's overrides, and the name of its sweep's folder."""
     hydra = HydraConfig.get()
-    return list(hydra.overrides.task), Path(hydra.sweep.dir).name if in_multirun() else None
+    return typed(hydra.overrides.task), Path(hydra.sweep.dir).name if in_multirun() else None
 
 
 def _columns(module: Autoencoder, data: FeatureData, folder: RunFolder) -> dict[str, Any]:
@@ -525,16 +549,34 @@ def read_methods(
         log.warning("no %s beside the checkpoint: PCA and random projection are not scored", _BASELINES)
         return _methods(module, {})
     content = checkpoint.open_checkpoint(path)
+    states, trained_on = _kept_states(content, card["seed"], path), content["trained_on"]
     asked = np.isin(data.features.table.splits, _names(splits))
-    seen = int(torch.isin(_short(data.features.keys[asked]), content["trained_on"]).sum())
+    seen = int(torch.isin(_short(data.features.keys[asked]), trained_on).sum())
     if seen:
         log.warning("[DATA-LEAK] the head was trained on %d of these %d pictures: they flatter it", seen, asked.sum())
-    states = content["states"] | content.get("by_seed", {}).get(card["seed"], {})
-    matrix = states["random_projection"]["matrix"]
-    baselines = _baselines(matrix.shape[1], tuple(card["feature_shape"]), card["seed"])
-    for name, baseline in baselines.items():
-        _load(baseline, states[name], path)
+    width = states["random_projection"]["matrix"].shape[1]
+    shape = tuple(card["feature_shape"])
+    baselines = {
+        "pca": _loaded(partial(PCA, shape, width), states["pca"], path),
+        "random_projection": _loaded(partial(RandomProjection, shape, width), states["random_projection"], path),
+    }
     return _methods(module, baselines)
+
+
+def _kept_states(content: Mapping[str, Any], seed: int, path: Path) -> dict[str, dict[str, Tensor]]:
+    """The baselines' weights by name, and beside them the pictures that the head was trained on."""
+    by_seed, trained_on = content.get("by_seed", {}), content.get("trained_on")
+    states = content.get("states")
+    own = by_seed.get(seed, {}) if isinstance(by_seed, dict) else None
+    if not (isinstance(states, dict) and isinstance(own, dict)):
+        raise checkpoint.not_as_written(path, ["states", "by_seed"])
+    states = states | own
+    wrong = [name for name in ("pca", "random_projection") if not checkpoint.is_state(states.get(name))]
+    if wrong or getattr(states["random_projection"].get("matrix"), "ndim", 0) != 2:
+        raise checkpoint.not_as_written(path, [f"states.{name}" for name in wrong or ["random_projection.matrix"]])
+    if not isinstance(trained_on, Tensor) or trained_on.dtype != torch.int64:
+        raise checkpoint.not_as_written(path, ["trained_on"])
+    return states
 
 
 def _projection(head: Autoencoder, data: FeatureData) -> RandomProjection:
@@ -891,6 +933,7 @@ def checkpoint_path(config: Config) -> Path:
         raise LikenessError(
             "CONFIG",
             "give run=FOLDER or checkpoint=FILE" + (", not both." if config["run"] else "."),
+            where="run, checkpoint",
             fix="python evaluate.py run=outputs/train/NAME",
         )
     if config["checkpoint"] is not None:
@@ -919,10 +962,26 @@ def as_trained(config: Config, card: Mapping[str, Any]) -> dict[str, Any]:
     configs.refuse(list(configs.faults(data, "data")))
     splits = [config["split"]] if config["split"] else ["all"] if elsewhere else ["val", "test"]
     metric = {**card["metric"], **{name: value for name, value in config["metric"].items() if value is not None}}
-    store = config["paths"]["store"] or (card["store"] if Path(card["store"]).is_dir() else _DEFAULT_STORE)
+    if "_target_" not in given:
+        _refuse_drawing(data)
+    kept = shelf_folder(Path(card["store"]), card["fingerprint"]).is_dir()  # or a file would say where we write
+    store = config["paths"]["store"] or (card["store"] if kept else _DEFAULT_STORE)
     paths = {**config["paths"], "store": store}
     changed = {"data": data, "splits": splits, "metric": metric, "paths": paths}
     return {**config, **changed, "batch_size": 1, "seed": card["seed"]}
+
+
+def _refuse_drawing(data: Config) -> None:
+    """Rooms that a checkpoint speaks of are read; what and where it says to draw is not done on its word."""
+    rooms = build(data)
+    if isinstance(rooms, DrawnRooms) and not rooms.folder.is_dir():
+        raise LikenessError(
+            "DATA-MISSING",
+            "the drawn rooms that this head was trained on are not here.",
+            where=str(rooms.folder.absolute()),
+            kept="Nothing was drawn or scored.",
+            fix="Draw them again with data=demo, or score other pictures with data.root=.",
+        )
 
 
 def _data_node(given: Config, card: Mapping[str, Any]) -> dict[str, Any]:
@@ -959,49 +1018,94 @@ def restore(path: Path, overrides: Config) -> tuple[Autoencoder, Extractor, dict
             where=str(path.absolute()),
             fix=f"Give one head's file beside it: seed-{seeds[0]}.ckpt to seed-{seeds[-1]}.ckpt, written when all end.",
         )
-    rooms = {"architecture": "heads", "scaling": "heads", "decoding": "images", "preprocessing": "images"}
-    nodes = {name: configs.restored(room, card[name]) for name, room in rooms.items()}
-    backbone = configs.restored("features", card["backbone"])
-    backbone["weights"] = overrides["backbone"].get("weights") or backbone["weights"]
-    config = {**nodes, "backbone": backbone, "extraction": overrides["extraction"]}
-    configs.refuse(list(configs.faults(config)))
-    extractor = build_extractor(config)
+    state, shape = content.get("state_dict"), tuple(card["feature_shape"])
+    if state is None or (layers := _most_layers(card["architecture"])) > _DEEPEST_HEAD:
+        raise checkpoint.not_as_written(path, ["state_dict" if state is None else f"{layers} layers"])
+    with _described_in(path):
+        config = _config_of(card, overrides, path)
+        module = _loaded(lambda: _scored_module(config, shape, card), state, path)
+        extractor = build_extractor(config)
     if extractor.fingerprint != card["fingerprint"]:
         raise _other_extractor(path, card["extractor"], extractor.identity())
-    shape = tuple(card["feature_shape"])
-    with torch.random.fork_rng():
-        head = build(config["architecture"], feature_shape=shape)
-    scaling = build(config["scaling"], feature_shape=shape)
-    module = Autoencoder(head, scaling, NoNoise(), torch.nn.MSELoss(), torch.optim.SGD, card=card)
-    _load(module, content["state_dict"], path)
     return module.eval(), extractor, card
 
 
-def _load(module: torch.nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+def _most_layers(architecture: Mapping[str, Any]) -> int:
+    return max((len(value) for value in architecture.values() if isinstance(value, list)), default=0)
+
+
+def _config_of(card: Mapping[str, Any], overrides: Config, path: Path) -> dict[str, Any]:
+    """The checked nodes that a card describes, with what was given in their place."""
+    rooms = {"architecture": "heads", "scaling": "heads", "decoding": "images", "preprocessing": "images"}
+    nodes = {name: configs.restored(room, card[name], str(path)) for name, room in rooms.items()}
+    backbone = configs.restored("features", card["backbone"], str(path))
+    backbone["weights"] = overrides["backbone"].get("weights") or backbone["weights"]
+    config = {**nodes, "backbone": backbone, "extraction": overrides["extraction"]}
+    configs.refuse([*configs.faults(config), *configs.scoring_faults(card["metric"])])
+    return config
+
+
+def _scored_module(config: Config, shape: tuple[int, ...], card: dict[str, Any]) -> Autoencoder:
+    head, scaling = (build(config[name], feature_shape=shape) for name in ("architecture", "scaling"))
+    return Autoencoder(head, scaling, NoNoise(), torch.nn.MSELoss(), torch.optim.SGD, card=card)
+
+
+@contextmanager
+def _described_in(path: Path) -> Iterator[None]:
+    """What a config may not say, a checkpoint may not describe either; the refusal says whose words they are."""
     try:
-        module.load_state_dict(state)
+        yield
+    except LikenessError as error:
+        if error.code not in ("CONFIG", "CONFIG-TARGET", "HEAD"):
+            raise
+        raise checkpoint.not_as_written(
+            path, error.where.splitlines(), f"{error.what} {error.cause}".strip()
+        ) from error
+
+
+def _loaded(make: Callable[[], Any], state: Mapping[str, Tensor], path: Path) -> Any:
+    """What ``make`` builds, with these weights; it is built without memory first, and they must fit and be finite."""
+    with torch.device("meta"):
+        bare = make()
+    wanted = bare.state_dict()
+    other = [name for name in wanted.keys() & state.keys() if _is_float(wanted[name]) != _is_float(state[name])]
+    if other:
+        raise checkpoint.not_as_written(path, other)
+    try:
+        bare.load_state_dict({name: value.to("meta") for name, value in state.items()})
     except RuntimeError as error:
         raise LikenessError(
             "CKPT-SCHEMA",
             "the checkpoint's weights do not fit the head that it describes.",
-            where=str(path),
-            cause="\n".join(str(error).splitlines()[1:4]),
+            where=str(path.absolute()),
+            cause="\n".join(printable(line) for line in str(error).splitlines()[1:4]),
+            kept="Nothing was built from it; the file is as it was.",
             fix="Give a checkpoint as train.py wrote it.",
         ) from error
+    checkpoint.refuse_non_finite(path, state)
+    with torch.random.fork_rng():
+        module = make()
+    module.load_state_dict(state)
+    return module
+
+
+def _is_float(value: Tensor) -> bool:
+    return value.is_floating_point()
 
 
 def _other_extractor(path: Path, wanted: Mapping[str, Any], got: Mapping[str, Any]) -> LikenessError:
     changed = [
-        f"{part}.{name}: trained with {values.get(name)!r}, here {got[part].get(name)!r}"
+        printable(f"{part}.{name}: trained with {values.get(name)!r}, here {here.get(name)!r}", 200)
         for part, values in wanted.items()
         if isinstance(values, Mapping)
-        for name in {**values, **got[part]}
-        if got[part].get(name) != values.get(name)
+        for here in [got.get(part, {})]
+        for name in {**values, **here}
+        if here.get(name) != values.get(name)
     ]
     return LikenessError(
         "CKPT-EXTRACTOR",
         "the features that this head was trained on cannot be made here.",
-        where=f"{path}\n" + "\n".join(changed),
+        where=f"{path}\n" + listed(changed),
         kept="Nothing was scored.",
         fix="Give the same weights with backbone.weights=FILE, or the version of likeness that trained the head.",
     )

@@ -3,9 +3,13 @@
 Only standard-library and Hydra imports at the top: ``--help`` and ``--cfg job`` must answer at once.
 """
 
+import functools
 import importlib
 import inspect
+import os
 import pkgutil
+import re
+import sys
 import typing
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, is_dataclass
@@ -14,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_store import ConfigStore
-from hydra.errors import OverrideParseException
-from omegaconf import MISSING, DictConfig, OmegaConf
+from hydra.errors import MissingConfigException, OverrideParseException
+from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from likeness.errors import LikenessError
+from likeness.errors import LikenessError, listed
 
 ROOMS = ("images", "features", "heads", "retrieval", "reports", "runs")
 # Beside the public names of this package's rooms, a config may name these and nothing else.
@@ -48,6 +53,15 @@ _NODES = (
     "trainer",
 )
 SPECIAL = {"_target_", "_partial_"}
+# Of Hydra's own config: what it calls itself, and what of that a log may be made of.
+_CALLED = ("callbacks", "launcher", "sweeper", "job_logging", "hydra_logging")
+_OF_A_LOG = {
+    *("logging.StreamHandler", "logging.FileHandler", "logging.NullHandler", "logging.handlers.RotatingFileHandler"),
+    *("colorlog.ColoredFormatter", "ext://sys.stdout", "ext://sys.stderr"),
+}
+_OF_A_SECRET = re.compile(r"(?:^|_)(?:(?:API)?KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASS|CREDENTIALS?)(?:_|$)")
+_SHORTEST_SECRET = 8
+_PASSWORD_IN_URL = re.compile(r"(\w://[^/\s:@]*:)[^/\s@]+@")
 # Lines of Hydra's and OmegaConf's messages that repeat what is said elsewhere, or advise what is refused here.
 _NOISE = ("full_key:", "object_type=", "reference_type=", "To append to your config")
 
@@ -199,6 +213,110 @@ def register() -> None:
     store = ConfigStore.instance()
     store.store(name="train_schema", node=Train)
     store.store(name="evaluate_schema", node=Evaluate)
+    if not hasattr(ConfigLoaderImpl.load_configuration, "__wrapped__"):
+        ConfigLoaderImpl.load_configuration = _guarded(ConfigLoaderImpl.load_configuration)  # type: ignore[method-assign]
+
+
+def _guarded(load: Callable[..., DictConfig]) -> Callable[..., DictConfig]:
+    """``load``, after which a config is looked at before Hydra calls, opens or writes anything on its word."""
+
+    @functools.wraps(load)
+    def loaded(*given: Any, **named: Any) -> DictConfig:
+        cfg = load(*given, **named)
+        with open_dict(cfg):
+            refuse_secrets(OmegaConf.to_container(cfg))
+            refuse_secrets({f"hydra.{kind}.dir": _or_none(cfg.hydra[kind], "dir") for kind in ("run", "sweep")})
+            refuse([fault for name in _CALLED for fault in _called_faults(cfg.hydra.get(name), f"hydra.{name}")])
+        return cfg
+
+    return loaded
+
+
+def _called_faults(node: Any, path: str) -> Iterator[str]:
+    """What Hydra may not call: it makes plugins of its own, callbacks of this package, and a log's usual handlers."""
+    if isinstance(node, DictConfig):
+        for key in map(str, node):
+            value = _or_none(node, key)
+            if key in ("_target_", "()", "class", "stream"):
+                yield from _called_fault(str(value), f"{path}.{key}")
+            elif isinstance(value, str) and value.startswith(("ext://", "cfg://")):
+                yield f"{path}.{key}: {value} is not allowed"
+            yield from _called_faults(value, f"{path}.{key}")
+    elif isinstance(node, ListConfig):
+        for index in range(len(node)):
+            yield from _called_faults(_or_none(node, index), f"{path}[{index}]")
+
+
+def _called_fault(value: str, path: str) -> Iterator[str]:
+    owner, _, key = path.rpartition(".")
+    if key != "_target_":
+        fine = value in _OF_A_LOG
+    elif owner in ("hydra.launcher", "hydra.sweeper"):
+        fine = value.startswith(("hydra_plugins.", "hydra._internal.core_plugins."))  # of these, Hydra takes plugins
+    else:
+        fine = owner == "hydra.sweeper.sampler" and re.fullmatch(r"optuna\.samplers\.\w+Sampler", value) is not None
+    if not fine and key == "_target_":
+        try:
+            allowed(value)
+        except LikenessError as error:
+            yield f"{path}: {error.what}"
+    elif not fine:
+        yield f"{path}: {value} is not allowed"
+
+
+def _or_none(node: Any, key: Any) -> Any:
+    """A value with its interpolations followed; None where they lead nowhere yet."""
+    try:
+        return node[key]
+    except OmegaConfBaseException:
+        return None
+
+
+def _secrets() -> Iterator[tuple[str, str]]:
+    """Names and values of the environment that are nobody's to keep; a path to a secret is none."""
+    for name, value in os.environ.items():
+        if len(value) >= _SHORTEST_SECRET and _OF_A_SECRET.search(name.upper()) and not os.path.exists(value):
+            yield name, value
+
+
+def refuse_secrets(plain: Any) -> None:
+    """Raises CONFIG-SECRET where a value of a config is a secret: it would be kept in the run's folder, and sent on."""
+    secrets = list(_secrets())
+    found = []
+    for path, text in _texts_by_path(plain):
+        found += [f"{path}: the value of {name}" for name, value in secrets if value in text]
+        found += [f"{path}: a URL with a password"] if _PASSWORD_IN_URL.search(text) else []
+    if found:
+        raise LikenessError(
+            "CONFIG-SECRET",
+            "an option holds a secret, and options are kept in the run's folder.",
+            where=listed(dict.fromkeys(found)),
+            kept="Nothing was opened, computed or kept yet.",
+            fix="Leave it to the environment, where wandb, MLflow and others look themselves (WANDB_API_KEY, ...).",
+        )
+
+
+def redacted(text: str) -> str:
+    """``text`` with the names of secrets in the place of their values."""
+    for name, value in _secrets():
+        text = text.replace(value, f"<{name}>")
+    return _PASSWORD_IN_URL.sub(r"\1<password>@", text)
+
+
+def _texts_by_path(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _texts_by_path(item, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from _texts_by_path(item, f"{path}[{index}]")
+
+
+def _checkout() -> Path:
+    """Where ``conf`` lies beside the package, if it was installed from there."""
+    return Path(__file__).parents[2]
 
 
 def composed(words: Sequence[str]) -> DictConfig:
@@ -207,7 +325,7 @@ def composed(words: Sequence[str]) -> DictConfig:
     Raises:
         LikenessError: CONFIG where the package was installed without the checkout's ``conf``.
     """
-    folder = Path(__file__).parents[2] / "conf"
+    folder = _checkout() / "conf"
     if not (folder / "train.yaml").is_file():
         raise LikenessError(
             "CONFIG",
@@ -226,17 +344,33 @@ def checked(cfg: DictConfig) -> dict[str, Any]:
     """The config as plain values, every node of it checked; what is built later is built from these very values.
 
     Raises:
-        LikenessError: CONFIG with all faults at once, each with its dotted path.
+        LikenessError: CONFIG with all faults at once, each with its dotted path; where torch is not imported yet, with
+            those that are seen without the seconds that this takes, if there are any.
     """
     try:
         plain = typing.cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     except OmegaConfBaseException as error:
         refuse(list(_missing(OmegaConf.to_container(cfg))))
         raise refused(error) from error
+    refuse_secrets(plain)
     bare = _bare(plain) if "architecture" in plain else []
     values = [*_value_faults(plain), *_stack_faults(plain)]
-    refuse([*_unknown(OmegaConf.get_type(cfg), plain), *bare, *values, *faults(plain)])
+    seen = [*_unknown(OmegaConf.get_type(cfg), plain), *bare, *values, *_missing(plain)]
+    if "torch" not in sys.modules:
+        refuse(seen)
+    refuse(list(dict.fromkeys([*seen, *faults(plain)])))
     return plain
+
+
+def scoring_faults(metric: Mapping[str, Any]) -> list[str]:
+    """What is wrong with options of scoring that come from elsewhere than a config."""
+    hints = typing.get_type_hints(Scoring)
+    wrong = [
+        f"metric.{name}: {value!r:.60} is not {_spelled(hints[name])}"
+        for name, value in metric.items()
+        if name in hints and not _fits(value, hints[name])
+    ]
+    return [*_unknown(Scoring, metric, "metric."), *wrong] or list(_value_faults({"metric": metric}))
 
 
 def of_each_seed(cfg: DictConfig) -> list[dict[str, Any]]:
@@ -522,7 +656,7 @@ def recorded(node: Mapping[str, Any]) -> dict[str, Any]:
     return {"class": str(node["_target_"]).rpartition(".")[2], **{k: v for k, v in node.items() if k != "_target_"}}
 
 
-def restored(room: str, node: Any) -> dict[str, Any]:
+def restored(room: str, node: Any, where: str = "") -> dict[str, Any]:
     """The node that ``recorded`` was given: the class of that name is looked for in the room's own files.
 
     Raises:
@@ -533,6 +667,7 @@ def restored(room: str, node: Any) -> dict[str, Any]:
         raise LikenessError(
             "CKPT-UNTRUSTED",
             "the checkpoint's description of itself holds an import path or an interpolation.",
+            where=where,
             cause="train.py writes plain values only.",
             kept="Nothing in it was run or resolved.",
             fix="Ask its author for a checkpoint that train.py wrote.",
@@ -547,7 +682,9 @@ def restored(room: str, node: Any) -> dict[str, Any]:
         return {"_target_": target, **{k: v for k, v in node.items() if k != "class"}}
     raise LikenessError(
         "CKPT-SCHEMA",
-        f"the checkpoint asks for {asked!r}, and {room} has no such class.",
+        f"the checkpoint asks for {asked!r:.60}, and {room} has no such class.",
+        where=where,
+        kept="Nothing was built from it; the file is as it was.",
         fix="Use the version of likeness that wrote the checkpoint.",
     )
 
@@ -563,6 +700,23 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(list(value.values()))
 
 
+def _nearest_option(missing: str) -> str | None:
+    """``group=option`` for the option of this project that is spelled most like ``group/option``."""
+    folder = _checkout() / "conf"
+    group, _, name = missing.partition("/")
+    options = {path.relative_to(folder / group).with_suffix("").as_posix() for path in (folder / group).rglob("*.yaml")}
+    close = get_close_matches(name, options, 1)
+    return f"{group}={close[0]}" if close else None
+
+
+def _how_to_spell(override: str) -> str:
+    name, given, value = override.partition("=")
+    if given:
+        return f"""Quote brackets, commas and blanks twice, for the shell and for Hydra: {name}="'{value}'\""""
+    groups = sorted(path.parent.name for path in (_checkout() / "conf").glob("*/*.yaml") if path.stem == name)
+    return "Options are given as name=value" + (f": did you mean {groups[0]}={name}?" if groups else ".")
+
+
 def refused(error: Exception) -> LikenessError:
     """Hydra's and OmegaConf's own refusals, in this project's form."""
     cause = getattr(error, "__cause__", None) or error
@@ -575,10 +729,11 @@ def refused(error: Exception) -> LikenessError:
     if key and last not in known and (close := get_close_matches(last, known, 1)):
         parent = f"{key.rsplit('.', 1)[0]}." if "." in key else ""
         fix = f"Did you mean {parent}{close[0]}? --cfg job shows every option."
+    if isinstance(error, MissingConfigException) and (meant := _nearest_option(str(error.missing_cfg_file))):
+        fix = f"Did you mean {meant}? --help lists the groups and their options."
     if isinstance(error, OverrideParseException):
-        name, _, value = error.override.partition("=")
-        fix = f"""Quote brackets, commas and blanks twice, for the shell and for Hydra: {name}="'{value}'\""""
+        fix = _how_to_spell(error.override)
     below = [] if cause is error else str(cause).splitlines()
     lines = [line.strip() for line in text[1:] + below if not line.strip().startswith(_NOISE)]
     told = "\n".join(line for line in dict.fromkeys(lines) if line and line not in text[:1])
-    return LikenessError("CONFIG", what, where=key or "", cause=told, fix=fix)
+    return LikenessError("CONFIG", redacted(what), where=key or "", cause=redacted(told), fix=redacted(fix))

@@ -88,7 +88,7 @@ def test_each_of_fourteen_things_that_decide_a_feature_makes_it_another(place, c
         shutil.copytree(place / "store", place / "kept")
         if looks(place, built(place, **changed), place / "seen.txt", place / "photos") == 3:
             missed.append(name)
-        assert f"[STORE] new features: {told}" in caplog.text, name
+        assert f"[STORE] nothing computed yet with these options: {told}" in caplog.text, name
         shutil.rmtree(place / "store")
         shutil.move(place / "kept", place / "store")
     Image.new("RGB", (32, 32)).save(place / "photos" / "a" / "0.png")
@@ -129,7 +129,9 @@ def test_what_changed_is_told_with_both_values_of_the_most_similar_extractor(tmp
     with other.filling():
         pass
     changed = "backbone.weights changed (15a700000000… -> c6d411111111…)"
-    assert caplog.messages == [f"[STORE] new features: {changed}; those that were there stay"]
+    assert caplog.messages == [
+        f"[STORE] nothing computed yet with these options: {changed}; those that were there stay"
+    ]
 
 
 @pytest.mark.fault("F23")

@@ -112,7 +112,8 @@ def test_a_job_that_ends_well(launch, tmp_path):
 
 def test_an_error_of_the_user_is_a_message_without_a_traceback(launch, tmp_path):
     code, told = ended(launch("end=bad"))
-    message = "[IMG-BAD] broken picture.\n  where : a.jpg\n  fix   : remove it\n  exit 65"
+    kept = "All finished features; your files are as they were."
+    message = f"[IMG-BAD] broken picture.\n  where : a.jpg\n  kept  : {kept}\n  fix   : remove it\n  exit 65"
     assert (code, told) == (65, f"ERROR {message}\n")
     facts = status(tmp_path / "out")
     assert (facts["state"], facts["error"]) == ("failed", message)
@@ -126,7 +127,7 @@ def test_where_the_end_cannot_be_written_down_the_error_is_told_all_the_same(lau
     assert code == 74
     logged = (tmp_path / "out" / "app.log").read_text()
     assert "status.json does not say how this job ended: [Errno 17] File exists" in logged
-    assert told.endswith("ERROR [CKPT] not saved.\n  fix   : free some space\n  exit 74\n")
+    assert told.endswith("  kept  : Every finished file is as it was.\n  fix   : free some space\n  exit 74\n")
     assert status(tmp_path / "out")["state"] == "running"
 
 

@@ -319,6 +319,7 @@ def _timm_state(name: str) -> dict[str, Tensor]:
         raise LikenessError(
             "NET",
             f"the weights of {_TIMM}{name} could not be downloaded.",
+            where="backbone.weights",
             cause=str(error).splitlines()[0],
             fix="Fetch them on a machine with a network and give the file with backbone.weights=FILE.",
         ) from error

@@ -80,7 +80,9 @@ def convert(source: Path, target: Path | None = None) -> Path:
     """
     target = source.with_suffix(_SUFFIX) if target is None else target
     if target.suffix != _SUFFIX:
-        raise LikenessError("CONFIG", f"--out {target} does not end in {_SUFFIX}.", fix=f"End it in {_SUFFIX}.")
+        raise LikenessError(
+            "CONFIG", f"--out {target} does not end in {_SUFFIX}.", where="--out", fix=f"End it in {_SUFFIX}."
+        )
     kind = _format(source)
     with _OPENED[kind](source) as layers:
         held = {layer.name: layer for layer in layers}

@@ -155,6 +155,11 @@ class Share:
 WHOLE = Share()
 
 
+def shelf_folder(store: Path, fingerprint: str) -> Path:
+    """Where the rows of an extractor lie in a store."""
+    return store / fingerprint[:16]
+
+
 class Shelf:
     """The rows of one extractor.
 
@@ -169,7 +174,7 @@ class Shelf:
     def __init__(self, store: Path, identity: Mapping[str, Any]) -> None:
         self.identity = identity
         self.fingerprint = digest(identity)
-        self.folder = store / self.fingerprint[:16]
+        self.folder = shelf_folder(store, self.fingerprint)
         self.shards: list[Shard] = []
         self._seen: set[str] = set()
         self._refused: set[str] = set()
@@ -306,7 +311,7 @@ class Shelf:
         """In what this extractor differs from the one most like it whose rows are in the store, if there are any."""
         others = filter(None, map(_identity_in, sorted(self.folder.parent.glob(f"*/{_IDENTITY}"))))
         if told := min((_differences(self.identity, other) for other in others), key=len, default=None):
-            log.info("[STORE] new features: %s; those that were there stay", "; ".join(told))
+            log.info("[STORE] nothing computed yet with these options: %s; those that were there stay", "; ".join(told))
 
     def _overlapping(self, share: Share) -> list[Share]:
         """The shares that were ever filled here and that overlap this one; whose lock is free is done or dead."""

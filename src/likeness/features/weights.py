@@ -5,11 +5,9 @@ import http.client
 import json
 import logging
 import os
-import pickle
 import re
 import urllib.error
 import urllib.request
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -23,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from likeness.archive import HoldsCode, Unreadable, read_archive
 from likeness.console import progress
 from likeness.errors import LikenessError, listed
 from likeness.features.foreign import looks_like
@@ -221,12 +220,11 @@ def _read_safetensors(path: Path) -> State:
 
 def _read_torch(path: Path) -> State:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        named = re.search(r"GLOBAL ([\w.]+)", str(error))
-        raise _format_error(path, f"it holds code ({named[1]})" if named else "it is not a weight file") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise _format_error(path, str(error).splitlines()[0] if str(error) else type(error).__name__) from error
+        content = read_archive(path, legacy=True)
+    except HoldsCode as error:
+        raise _format_error(path, f"it holds code ({error})") from error
+    except (Unreadable, OSError) as error:
+        raise _format_error(path, str(error)) from error
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]

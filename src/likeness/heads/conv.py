@@ -46,6 +46,7 @@ class Conv(nn.Module):
             raise LikenessError(
                 "HEAD",
                 f"architecture.channels={list(channels)} are no numbers of channels.",
+                where="architecture.channels",
                 fix="Give one or more positive integers, e.g. architecture.channels='[256, 64]'.",
             )
         self.l1 = l1

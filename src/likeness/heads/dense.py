@@ -56,6 +56,7 @@ class Dense(nn.Module):
             raise LikenessError(
                 "HEAD",
                 f"architecture.widths={list(widths)} are no layer widths.",
+                where="architecture.widths",
                 fix="Give one or more positive integers, e.g. architecture.widths='[1024, 256]'.",
             )
         self.feature_shape, self.tied, self.l1 = tuple(feature_shape), tied, l1

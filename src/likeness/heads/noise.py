@@ -93,11 +93,15 @@ def _uniform(like: Tensor, generator: torch.Generator) -> Tensor:
 
 def _refuse_negative(option: str, value: float) -> float:
     if value < 0:
-        raise LikenessError("CONFIG", f"{option}={value} is negative.", fix="Give a standard deviation of 0 or more.")
+        raise LikenessError(
+            "CONFIG", f"{option}={value} is negative.", where=option, fix="Give a standard deviation of 0 or more."
+        )
     return value
 
 
 def _refuse_no_share(share: float) -> float:
     if not 0 <= share <= 1:
-        raise LikenessError("CONFIG", f"noise.share={share} is no share.", fix="Give a number from 0 to 1.")
+        raise LikenessError(
+            "CONFIG", f"noise.share={share} is no share.", where="noise.share", fix="Give a number from 0 to 1."
+        )
     return share

@@ -44,11 +44,15 @@ class DrawnRooms:
         small = f"size: 32 or more pixels, not {self.size}" if self.size < 32 else None
         refuse_faults("the drawn rooms", [few, small])
 
+    @property
+    def folder(self) -> Path:
+        """Of the pictures of this recipe."""
+        return Path(self.root) / f"seed{self.seed}-size{self.size}-homes{self.homes}"
+
     def table(self) -> ImageTable:
         """Draws what is missing, then lists it."""
-        root = Path(self.root) / f"seed{self.seed}-size{self.size}-homes{self.homes}"
-        write_rooms(root, self.homes, self.seed, self.size)
-        return ImageFolder(str(root), home_pattern=r"home\d+", seed=self.seed).table()
+        write_rooms(self.folder, self.homes, self.seed, self.size)
+        return ImageFolder(str(self.folder), home_pattern=r"home\d+", seed=self.seed).table()
 
 
 def _jpeg(kind: str, home: int, seed: int, size: int) -> bytes:

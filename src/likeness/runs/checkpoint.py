@@ -2,24 +2,26 @@
 
 import io
 import logging
-import pickle
 import re
 import shutil
-import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
+from torch import Tensor
 
-from likeness.errors import LikenessError
+from likeness.archive import HoldsCode, Unreadable, printable, read_archive
+from likeness.errors import LikenessError, listed
 from likeness.files import write_atomic
 
 log = logging.getLogger(__name__)
 
 SCHEMA = 1
 CARD = "likeness"
+_WIDEST_FEATURE = 1 << 28
 _WHAT_A_HEAD_LEARNS_FROM = ("fingerprint", "feature_shape", "classes", "pictures")
 
 
@@ -71,7 +73,9 @@ def newest_checkpoint(folder: Path) -> Path | None:
         try:
             open_checkpoint(path)
         except LikenessError as error:
-            log.warning("[CKPT] %s cannot be gone on from (%s): the one before is taken", path, error.cause)
+            log.warning(
+                "[CKPT] %s cannot be gone on from (%s): the one before is taken", path, error.cause or error.what
+            )
         else:
             return path
     return None
@@ -109,43 +113,103 @@ def open_checkpoint(path: Path) -> dict[str, Any]:
             where=str(path.absolute()),
             fix="Give run=FOLDER (a folder with checkpoints/best.ckpt) or checkpoint=FILE.",
         )
-    if not _is_archive(path):
-        raise _damaged(path, f"{path.stat().st_size:,} bytes, not a checkpoint archive (cut, or another kind of file)")
     try:
-        _refuse_changed_bytes(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        named = re.search(r"GLOBAL ([\w.]+)", str(error))
-        raise (_untrusted(path, named[1]) if named else _damaged(path, "its values cannot be read")) from error
-    except Exception as error:  # a damaged file makes the reader stumble anywhere
-        raise _damaged(path, str(error).splitlines()[0] if str(error) else type(error).__name__) from error
-    card = content.get(CARD) if isinstance(content, dict) else None
+        content = read_archive(path)
+    except HoldsCode as error:
+        raise _untrusted(path, str(error)) from error
+    except (Unreadable, OSError) as error:
+        raise _damaged(path, str(error)) from error
+    card = content.get(CARD, {}) if isinstance(content, dict) else {}
     schema = card.get("schema") if isinstance(card, dict) else None
-    if not isinstance(schema, int) or not 1 <= schema <= SCHEMA:
+    if type(schema) is not int or not 1 <= schema <= SCHEMA:
         raise LikenessError(
             "CKPT-SCHEMA",
-            "this is no checkpoint of likeness." if schema is None else f"written with schema {schema}.",
+            "this is no checkpoint of likeness."
+            if schema is None
+            else f"written with schema {printable(str(schema), 20)}.",
             where=str(path.absolute()),
             cause=f"This version reads schema 1 to {SCHEMA}.",
+            kept="The file is as it was.",
             fix="Give a checkpoint that train.py wrote" + ("." if schema is None else ", or upgrade likeness."),
         )
+    if wrong := [f"{CARD}.{name}" for name, value in card.items() if name in _FIELDS and not _FIELDS[name](value)]:
+        raise not_as_written(path, wrong)
+    if not is_state(content.get("state_dict", {})):
+        raise not_as_written(path, ["state_dict"])
     return content
 
 
-def _is_archive(path: Path) -> bool:
-    try:
-        return zipfile.is_zipfile(path)
-    except zipfile.BadZipFile:  # one that says it goes on in another file
-        return False
+def not_as_written(path: Path, places: Iterable[str], cause: str = "") -> LikenessError:
+    """CKPT-SCHEMA for a checkpoint some of whose values are not of the kind that a run writes there."""
+    return LikenessError(
+        "CKPT-SCHEMA",
+        f"{path.name} does not hold what train.py writes.",
+        where=f"{path.absolute()}\n{listed(printable(place) for place in places)}",
+        cause=cause or "These values are missing, unknown, or of another type or range.",
+        kept="Nothing was built from it; the file is as it was.",
+        fix="Give a checkpoint as train.py wrote it, with the version of likeness that wrote it.",
+    )
 
 
-def _refuse_changed_bytes(path: Path) -> None:
-    """The archive's own checksums, which torch does not look at: a flipped bit in a weight would go unseen."""
-    with zipfile.ZipFile(path) as archive:
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-            raise zipfile.BadZipFile("it is compressed, as no checkpoint is: it could unpack to any size")
-        if (name := archive.testzip()) is not None:
-            raise zipfile.BadZipFile(f"the checksum of {name} does not fit its bytes")
+def is_state(found: Any) -> bool:
+    """Whether this is a state dict: tensors by name."""
+    return isinstance(found, dict) and all(isinstance(n, str) and isinstance(v, Tensor) for n, v in found.items())
+
+
+def _is_node(found: Any) -> bool:
+    return _is_named(found) and isinstance(found.get("class"), str)
+
+
+def _is_named(found: Any) -> bool:
+    return isinstance(found, dict) and all(isinstance(name, str) for name in found)
+
+
+def _is_text(found: Any) -> bool:
+    return isinstance(found, str) and "\0" not in found
+
+
+def _is_digest(found: Any) -> bool:
+    return isinstance(found, str) and re.fullmatch("[0-9a-f]{64}", found) is not None
+
+
+def _is_seed(found: Any) -> bool:
+    return type(found) is int and 0 <= found < 2**63
+
+
+def _is_shape(found: Any) -> bool:
+    """Of one feature: vectors, tokens or maps."""
+    sides = isinstance(found, list) and 1 <= len(found) <= 3 and all(type(side) is int and side > 0 for side in found)
+    return sides and prod(found) <= _WIDEST_FEATURE
+
+
+def _list_of(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda found: isinstance(found, list) and all(holds(each) for each in found)
+
+
+# What another program reads of a card, and what it can be.
+_FIELDS: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("architecture", "scaling", "decoding", "preprocessing", "backbone", "data"), _is_node),
+    **dict.fromkeys(("metric", "options", "extractor"), _is_named),
+    **dict.fromkeys(("fingerprint", "pictures"), _is_digest),
+    "store": _is_text,
+    "seed": _is_seed,
+    "seeds": _list_of(_is_seed),
+    "classes": _list_of(_is_text),
+    "feature_shape": _is_shape,
+}
+
+
+def refuse_non_finite(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Raises CKPT-NAN, naming the tensors that hold a NaN or an infinity."""
+    bad = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
+    if bad:
+        raise LikenessError(
+            "CKPT-NAN",
+            f"{len(bad)} of {len(state)} tensors of {path.name} are not finite.",
+            where=f"{path.absolute()}\n{listed((printable(name) for name in bad), 3)}",
+            kept="Nothing was scored or trained with it.",
+            fix="Give another checkpoint (resume-*.ckpt, seed-*.ckpt), or train again: the features are in the store.",
+        )
 
 
 def _not_saved(error: LikenessError, step: int | None, path: Path) -> LikenessError:

@@ -91,7 +91,7 @@ def _is_one_of_ours(event: Mapping[str, Any]) -> bool:
     """Whether an event has its name, and what is logged a step and an epoch that can be such."""
     name, step, epoch = event.get("event"), event.get("step"), event.get("epoch", 0)
     if name == "metrics":
-        return isinstance(step, int | None) and isinstance(epoch, int | float) and math.isfinite(epoch)
+        return isinstance(step, int | None) and isinstance(epoch, int | float) and 0 <= epoch < math.inf
     return isinstance(step, int) if name == "resumed_from" else isinstance(name, str)
 
 

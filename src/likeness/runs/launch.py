@@ -26,7 +26,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from likeness.config import refused
+from likeness.config import redacted, refused
 from likeness.errors import BUG, INTERRUPTED, LikenessError
 from likeness.files import OF_THE_DISK, sweep_temporary, unwritten, write_json
 from likeness.runs import preemption, sweep
@@ -85,7 +85,7 @@ def reported(task: Task) -> Task:
                 raise
             except BaseException as error:
                 state = "failed" if isinstance(error, Exception) else "interrupted"
-                told, trace = str(error) or type(error).__name__, traceback.format_exc()
+                told, trace = redacted(str(error) or type(error).__name__), redacted(traceback.format_exc())
                 code = {"code": error.code} if isinstance(error, LikenessError) else {}
                 _note_end(folder, {"state": state, "error": told, "traceback": trace, **code, **facts})
                 _finish_trackers(exit_code=1)
@@ -111,7 +111,7 @@ def _facts(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     return {
         "job": sweep.read_status(folder).get("job", number),
         "identity": sweep.identity(cfg),
-        "overrides": sweep.options_of_a_job(hydra.overrides.task),
+        "overrides": sweep.options_of_a_job(sweep.typed(hydra.overrides.task)),
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "started": time.strftime("%Y-%m-%d %H:%M:%S"),
@@ -121,7 +121,7 @@ def _facts(cfg: DictConfig, folder: Path) -> dict[str, Any]:
 def _folder_option(hydra: HydraConf) -> str:
     """What to add to the command so that it finds this folder again; nothing where the command names it."""
     name = "hydra.sweep.dir" if hydra.mode == RunMode.MULTIRUN else "hydra.run.dir"
-    named = any(each.lstrip("+").startswith(f"{name}=") for each in hydra.overrides.hydra)
+    named = any(each.lstrip("+").startswith(f"{name}=") for each in sweep.typed(hydra.overrides.hydra))
     place = hydra.sweep.dir if hydra.mode == RunMode.MULTIRUN else hydra.runtime.output_dir
     return "" if named else f"{name}={place}"
 
@@ -201,8 +201,8 @@ def run(main: Callable[[], Any]) -> None:
     except LikenessError as error:
         _leave(str(error), error.exit_code)
     except (HydraException, OmegaConfBaseException) as error:
-        fault = refused(error)
-        _leave(str(fault), fault.exit_code)
+        refusal = refused(error)
+        _leave(str(refusal), refusal.exit_code)
     except preemption.Preempted as error:
         sys.stderr.write(f"{error}\n")
         _end_now()
@@ -213,12 +213,8 @@ def run(main: Callable[[], Any]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(INTERRUPTED)
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in OF_THE_DISK:  # Hydra writes its files before a job starts
-            fault = unwritten(Path(error.filename or "…").absolute(), error)
-            _leave(str(fault), fault.exit_code)
-        if _of_composition(error):
-            fault = refused(error)
-            _leave(str(fault), fault.exit_code)
+        if (told := _told_of(error)) is not None:
+            _leave(str(told), told.exit_code)
         traceback.print_exc()
         _leave("[BUG] this is a fault of likeness, not of your input; please report the lines above.", BUG)
 
@@ -263,6 +259,28 @@ def _end_now() -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(INTERRUPTED)
+
+
+def _told_of(error: Exception) -> LikenessError | None:
+    """What Hydra raises before a job begins, and a user can mend; None for every other error."""
+    if isinstance(error, OSError) and error.errno in OF_THE_DISK:
+        return unwritten(Path(error.filename or "…").absolute(), error)
+    return refused(error) if _of_composition(error) else _no_folder(error)
+
+
+def _no_folder(error: Exception) -> LikenessError | None:
+    """What Hydra says where it cannot make the run's folder, before a job begins; None for every other error."""
+    modules = [frame.f_globals.get("__name__") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if not isinstance(error, OSError) or "hydra.core.utils" not in modules or modules.count(__name__) > 1:
+        return None
+    return LikenessError(
+        "RUN-DIR",
+        "the run's folder cannot be made.",
+        where=str(Path(str(error.filename)).absolute()),
+        cause=str(error.strerror),
+        kept="Nothing was opened or computed yet.",
+        fix="Choose another folder with hydra.run.dir= or paths.outputs=.",
+    )
 
 
 def _leave(message: str, code: int) -> None:

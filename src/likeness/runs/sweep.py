@@ -10,7 +10,7 @@ import socket
 import subprocess
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from filelock import FileLock, Timeout
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -65,6 +65,11 @@ def sweep_name(words: Sequence[str]) -> str:
     told = "-".join([*grids, *(key.rpartition(".")[2] for key in swept)])
     told = re.sub(r"[^\w-]+", "-", told)[:_LONGEST_NAME].strip("-")
     return f"{told or 'sweep'}-{digest([swept, fixed, grids])[:8]}"
+
+
+def typed(words: Any) -> list[str]:
+    """Hydra's overrides, a list of its own kind, as they were typed: what they refer to is not followed."""
+    return [str(word) for word in cast(list[Any], OmegaConf.to_container(words))]
 
 
 def options_of_a_job(words: Iterable[str]) -> list[str]:
