@@ -42,13 +42,15 @@ def test_no_call_could_run_a_file(figure):
 
 
 def test_an_audit_without_a_service_says_so_and_ends_well(tmp_path):
-    """In a copy whose python is ours, of a service that nobody runs."""
+    """In a copy whose python is ours, where neither the package nor its service can be reached."""
     (tmp_path / ".ci").mkdir()
     (tmp_path / ".venv").symlink_to(Path(sys.executable).parents[1])
-    (tmp_path / ".ci" / "audit").write_text((ROOT / ".ci" / "audit").read_text())
+    for file in (".ci/audit", "requirements.lock"):
+        (tmp_path / file).write_text((ROOT / file).read_text())
+    nobody = "http://127.0.0.1:9"
     done = subprocess.run(
         ["bash", str(tmp_path / ".ci" / "audit")],
-        env={"AUDIT_SERVICE": "http://127.0.0.1:9", "PATH": "/usr/bin:/bin"},
+        env={"PIP_INDEX_URL": nobody, "HTTPS_PROXY": nobody, "PATH": "/usr/bin:/bin"},
         capture_output=True,
         text=True,
     )
