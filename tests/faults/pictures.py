@@ -165,14 +165,18 @@ def cut() -> Iterator[Picture]:
         data = encoded(noise(side=128).convert(mode), "JPEG", **options)
         short = data[: data.index(b"\xff\xda") + 100] + b"\xff\xd9"
         yield refused("cut, with an end put to it", f"ended_{name}", short, TRUNCATED)
-    for name, options in {"jpg": {}, "restarts.jpg": {"restart_marker_rows": 1}, "late.jpg": {"progressive": True}}.items():
-        yield flat("grey up to its end", f"grey.{name}", encoded(plain("RGB", GREY), "JPEG", **options), GREY)
+    for name, options in {
+        "jpg": {},
+        "restarts.jpg": {"restart_marker_rows": 1},
+        "late.jpg": {"progressive": True},
+    }.items():
+        yield flat("grey up to its end", f"flat_grey.{name}", encoded(plain("RGB", GREY), "JPEG", **options), GREY)
     two = encoded(plain("RGB", GREY), "MPO", save_all=True, append_images=[plain("RGB", WHITE)])
-    yield flat("grey up to its end", "grey.mpo.jpg", two, GREY)
+    yield flat("grey up to its end", "flat_grey.mpo.jpg", two, GREY)
     for mode in ("L", "RGB", "P", "1"):
         black = encoded(plain(mode, 0).convert(mode))
         yield flat("black up to its end", f"black_{mode}.png", black, (0, 0, 0))
-    yield flat("black up to its end", "clear.png", encoded(plain("RGBA", (0, 0, 0, 0))), WHITE)
+    yield flat("black up to its end", "all_clear.png", encoded(plain("RGBA", (0, 0, 0, 0))), WHITE)
 
 
 def no_pictures() -> Iterator[Picture]:
@@ -198,7 +202,7 @@ def foreign() -> Iterator[Picture]:
     picture = plain("RGB", (200, 100, 50), (32, 32))
     for format in ("AVIF", "EPS", "ICO", "JPEG2000", "PDF"):
         yield refused("another format", f"{format.lower()}.jpg", encoded(picture, format), FORMAT)
-    for format in ("DDS", "ICNS", "IM", "PCX", "PPM", "SGI", "TGA", "XBM"):
+    for format in ("DDS", "ICNS", "PCX", "PPM", "SGI", "TGA", "XBM"):
         data = encoded(picture.convert("1") if format == "XBM" else picture, format)
         yield refused("another format", f"{format.lower()}.png", data, NO_IMAGE)
     written = {
@@ -298,7 +302,9 @@ def _palettes() -> Iterator[Picture]:
     yield flat("palette", "palette.tif", encoded(image, "TIFF"), (200, 100, 50))
     yield flat("palette", "palette.gif", gif(gif_frame(gif_codes(1, SIDE**2))), (200, 100, 50))
     yield flat("palette with a clear colour", "clear.png", encoded(image, transparency=bytes([255, 0])), WHITE)
-    yield flat("palette with a clear colour", "half.png", encoded(image, transparency=bytes([255, 128])), (227, 177, 152))
+    yield flat(
+        "palette with a clear colour", "half.png", encoded(image, transparency=bytes([255, 128])), (227, 177, 152)
+    )
     yield flat("palette with a clear colour", "clear.gif", encoded(image, "GIF", transparency=1), WHITE)
     own = gif_frame(gif_codes(1, SIDE**2), local=b"\0\0\0\x07\x08\x09")
     yield flat("GIF whose frame has the colours", "local.gif", gif(own, colours=b""), (7, 8, 9))
@@ -398,7 +404,9 @@ def damaged() -> Iterator[Picture]:
     pixels = whole[: at + 200] + b"\xff" + whole[at + 201 :]
     yield refused("flipped byte under a checksum", "pixels.png", pixels, TRUNCATED)
     header = whole.index(b"IHDR") + 9
-    yield refused("flipped byte under a checksum", "header.png", whole[:header] + b"\3" + whole[header + 1 :], TRUNCATED)
+    yield refused(
+        "flipped byte under a checksum", "header.png", whole[:header] + b"\3" + whole[header + 1 :], TRUNCATED
+    )
     summed = whole.index(b"IEND") - 8
     unsummed = whole[:summed] + bytes(4) + whole[summed + 4 :]
     yield flat("wrong checksum over whole pixels", "sum.png", unsummed, (10, 20, 30))

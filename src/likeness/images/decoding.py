@@ -94,7 +94,7 @@ class Decoder:
     rounded; other 32-bit and float pictures are refused, for their range is not known, and so is grey of more than 8
     bits that Pillow would read wrong (12 bits, with a sign, or with 0 for white). 16-bit colour is read by Pillow as
     its high byte. CMYK is converted without a colour profile; profiles are ignored. Transparent pixels show
-    ``alpha_background``. Of several frames or pages the first is taken. A GIF without colours shows its indices as grey.
+    ``alpha_background``. Of several frames or pages the first is taken. Indices of a GIF without colours count as grey.
 
     Args:
         max_pixels: Width x height above this is refused from the header, before any pixel is decoded.
@@ -164,7 +164,9 @@ class Decoder:
         """Of a tile, memory is taken for all its pixels, also for those that lie outside the picture."""
         width, height = (getattr(image, "tag_v2", {}).get(tag, 0) for tag in _TILE)
         if width * height > self.max_pixels:
-            raise BadImage("IMG-TOO-LARGE", f"tiles of {width:,} x {height:,} px, limit {self.max_pixels:,} (max_pixels)")
+            raise BadImage(
+                "IMG-TOO-LARGE", f"tiles of {width:,} x {height:,} px, limit {self.max_pixels:,} (max_pixels)"
+            )
 
 
 def white_share(image: Image.Image) -> float:
