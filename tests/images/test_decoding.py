@@ -99,6 +99,7 @@ MODES = {
 }
 
 
+@pytest.mark.fault("F05")
 @pytest.mark.parametrize("name", MODES)
 def test_modes(name):
     data, mean, notes = MODES[name]
@@ -121,6 +122,7 @@ def test_background_is_chosen():
     assert image.getpixel((0, 0)) == (0, 128, 255)
 
 
+@pytest.mark.fault("F05")
 @pytest.mark.parametrize(
     ("image", "words"),
     [
@@ -157,6 +159,7 @@ UPRIGHT = {
 }
 
 
+@pytest.mark.fault("F06")
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
 @pytest.mark.parametrize("tag", UPRIGHT)
 def test_exif_orientation(kind, tag):
@@ -168,6 +171,7 @@ def test_exif_orientation(kind, tag):
     assert notes == ({"turned by EXIF"} if tag > 1 else set())
 
 
+@pytest.mark.fault("F06")
 @pytest.mark.filterwarnings("ignore:::PIL")  # pytest has put its own filters in the place of the module's
 @pytest.mark.parametrize("exif", [b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\x7f", b""])
 def test_exif_that_cannot_be_read_counts_as_absent(exif):
@@ -192,6 +196,7 @@ WHOLE = {
 }
 
 
+@pytest.mark.fault("F01")
 @pytest.mark.parametrize("kind", WHOLE)
 def test_cut_files_are_named(kind):
     data = WHOLE[kind]
@@ -206,6 +211,7 @@ def test_a_png_without_its_end_is_cut():
     assert "end" in refused(WHOLE["png"][:-12]).cause
 
 
+@pytest.mark.fault("F02")
 @pytest.mark.parametrize(
     ("data", "code", "words"),
     [
@@ -232,11 +238,13 @@ def test_what_is_no_picture_says_what_it_is(data, code, words):
     assert words in refusal.cause
 
 
+@pytest.mark.fault("F09")
 @pytest.mark.parametrize("kind", ["PPM", "ICO", "AVIF", "JPEG2000", "TGA", "EPS", "PDF"])
 def test_no_other_parser_runs(kind):
     assert refused(encoded(flat("RGB", RED, (32, 32)), kind)).code in ("IMG-FORMAT", "IMG-NOT-IMAGE")
 
 
+@pytest.mark.fault("F04")
 @pytest.mark.parametrize(("width", "height"), [(50_000, 50_000), (2**31 - 1, 2**31 - 1), (178_956_971, 9)])
 def test_bombs_are_refused_from_the_header(width, height):
     refusal = refused(png(width, height, 8, 2))
@@ -244,6 +252,7 @@ def test_bombs_are_refused_from_the_header(width, height):
     assert f"{width:,} x {height:,} px, limit 178,956,970" in refusal.cause
 
 
+@pytest.mark.fault("F04", "F08")
 def test_the_limits_are_those_of_the_decoder():
     data = encoded(flat("L", 0, (20, 10)))
     assert refused(data, Decoder(max_pixels=199)).code == "IMG-TOO-LARGE"
@@ -252,6 +261,7 @@ def test_the_limits_are_those_of_the_decoder():
     assert refused(encoded(flat("L", 0, (5000, 1)))).code == "IMG-SHAPE"
 
 
+@pytest.mark.fault("F04")
 def test_huge_text_is_refused():
     text = chunk(b"zTXt", b"Comment\0\0" + zlib.compress(b" " * 3_000_000))
     assert refused(png(*SIZE, 8, 0, rows(b"\0"), text)).code == "IMG-TOO-LARGE"
@@ -270,6 +280,7 @@ def test_a_jpeg_for_a_thumbnail_comes_smaller_and_upright():
     assert Decoder().decode(encoded(image), at_least=100).image.size == (800, 400)  # a PNG has no shorter way
 
 
+@pytest.mark.fault("F07")
 def test_of_several_frames_the_first_is_taken():
     first, second = flat("RGB", RED), flat("RGB", (0, 0, 255))
     for kind in ("GIF", "WEBP", "TIFF", "PNG", "MPO"):
@@ -305,6 +316,7 @@ assert grown < 100_000, grown
 """
 
 
+@pytest.mark.fault("F04")
 def test_nothing_warns_and_bombs_take_no_memory():
     done = subprocess.run([sys.executable, "-W", "error", "-c", QUIET], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

@@ -104,6 +104,7 @@ def test_selection_keeps_ids_and_classes(tmp_path):
     assert len(some.take(some.labels == 0)) == 1
 
 
+@pytest.mark.fault("F10")
 @pytest.mark.parametrize(
     ("paths", "words"),
     [
@@ -124,6 +125,7 @@ def test_layouts_that_are_refused_show_what_was_found(tmp_path, paths, words):
         assert word in message
 
 
+@pytest.mark.fault("F10")
 def test_no_folder(tmp_path):
     assert "does not exist" in refused("DATA-MISSING", root=str(tmp_path / "nowhere"))
     assert "is a file" in refused("DATA-MISSING", root=lay(tmp_path, "a.jpg") + "/a.jpg")
@@ -131,6 +133,7 @@ def test_no_folder(tmp_path):
     refused("DATA-LAYOUT", root=str(tmp_path / "empty"))
 
 
+@pytest.mark.fault("F10", "F11")
 def test_strays_and_odd_classes_are_said(tmp_path, caplog):
     (tmp_path / "val/empty").mkdir(parents=True)
     ImageFolder(
@@ -150,6 +153,7 @@ def test_a_class_may_be_called_train(tmp_path, caplog):
     assert "read as classes" in caplog.text
 
 
+@pytest.mark.fault("F12", "F13")
 def test_what_is_no_picture_is_counted_and_never_opened(tmp_path, monkeypatch, caplog):
     caplog.set_level(logging.INFO)
     root = lay(tmp_path, *many("a", 4), *many("b", 4), "a/.hidden.jpg", ".git/x.jpg", "a/n.txt", "b/m.TXT", "b/LICENSE")
@@ -169,6 +173,7 @@ def test_what_is_no_picture_is_counted_and_never_opened(tmp_path, monkeypatch, c
     assert "skipped 3 files: .txt 2, (none) 1" in caplog.text
 
 
+@pytest.mark.fault("F13")
 def test_links_are_followed_but_not_in_circles(tmp_path):
     lay(tmp_path, "a/1.jpg", "b/2.jpg")
     (tmp_path / "b/up").symlink_to(tmp_path)
@@ -192,6 +197,7 @@ def test_a_folder_that_cannot_be_listed(tmp_path, monkeypatch):
     assert f"{tmp_path}/b cannot be listed" in refused("DATA-MISSING", root=root)
 
 
+@pytest.mark.fault("F14")
 def test_names_that_are_no_text_survive(tmp_path, caplog):
     for folder in ("a", "b"):
         for name in (b"caf\xe9.jpg", b"plain.jpg"):
@@ -201,6 +207,17 @@ def test_names_that_are_no_text_survive(tmp_path, caplog):
     assert all(file.exists() for file in table.files())
     assert report_duplicates(table, digests(table.files(), 1))
     caplog.text.encode()
+
+
+@pytest.mark.fault("F14")
+def test_names_that_differ_in_case_or_in_an_accents_spelling_are_different_and_said(tmp_path, caplog):
+    composed, apart = "caf\u00e9", "cafe\u0301"
+    paths = ["Cat/a.jpg", "Cat/A.JPG", "cat/a.jpg", "dog/b.jpg", f"{composed}/c.jpg", f"{apart}/c.jpg"]
+    table = ImageFolder(lay(tmp_path, *paths)).table()
+    assert table.classes == ("Cat", apart, composed, "cat", "dog")
+    assert sorted(table.paths.tolist()) == sorted(paths)
+    said = f"classes of their own, though only case or accents differ: 'Cat' and 'cat', '{apart}' and '{composed}'"
+    assert f"[DATA-CLASS] {said}" in caplog.messages
 
 
 @pytest.mark.parametrize("pattern", [r"home(\d+)", r"(?P<kind>h)ome(?P<home>\d+)", r"\d+(?=_)"])
@@ -245,6 +262,7 @@ def test_digests(tmp_path):
     assert digests([], workers=1).shape == (0, 32)
 
 
+@pytest.mark.fault("F15")
 def test_digests_of_files_that_went(tmp_path):
     lay(tmp_path, *many("a", 5))
     (tmp_path / "b").mkdir()
@@ -256,6 +274,7 @@ def test_digests_of_files_that_went(tmp_path):
         digests([tmp_path / "b"], workers=2)
 
 
+@pytest.mark.fault("F14")
 def test_duplicates(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     content = {
