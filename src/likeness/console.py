@@ -1,6 +1,7 @@
 """What a person sees while they wait."""
 
 import logging
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +33,24 @@ def progress(task: str, total: int, unit: str = "images") -> Iterator[Advance]:
     """Shows ``done/total``, items a second and time left: a bar in a terminal, a line every 10 s in a log."""
     with (_bar if Console().is_terminal else _lines)(task, total, unit) as advance:
         yield advance
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Says every 10 s, in a log line, what is waited for and how long already."""
+    over, started = threading.Event(), time.monotonic()
+
+    def say() -> None:
+        while not over.wait(_SECONDS_BETWEEN_LINES):
+            log.info("waiting for %s, %.0f s", what, time.monotonic() - started)
+
+    thread = threading.Thread(target=say, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 @contextmanager

@@ -219,6 +219,7 @@ CASES = {
         "1 of 1 tensors disagree",
         "a: file (2, 2), network (2,)",
         "backbone.name",
+        cause="No other network",
     ),
     "WEIGHTS-NAN": Case(
         lambda p, m: read_file(saved(p, {"a": EYE / 0})), "1 of 1 tensors are not finite", "a.pth\na", "again"

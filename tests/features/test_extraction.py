@@ -135,7 +135,7 @@ def spoil(photos: Path) -> list[Path]:
     return good[:3]
 
 
-@pytest.mark.fault("F01")
+@pytest.mark.fault("F01", "F02")
 def test_bad_pictures_are_all_named_and_the_good_ones_kept(photos, network, tmp_path):
     bad = spoil(photos)
     table = ImageFolder(str(photos)).table()
@@ -184,7 +184,37 @@ def test_a_picture_that_changes_meanwhile_is_named(photos, network, tmp_path, mo
     monkeypatch.setattr(extraction, "digests", then_changed)
     with pytest.raises(LikenessError, match="2 pictures changed or vanished") as refusal:
         extract(extractor_of(network), table, tmp_path / "store")
-    assert str(table.path(5)) in refusal.value.where
+    assert [str(table.path(row)) for row in (5, 6)] == refusal.value.where.splitlines()
+    assert refusal.value.kept.startswith("58 features computed now, in ")
+    assert network.seen() == 58
+    monkeypatch.undo()
+    again = extract(extractor_of(network), ImageFolder(str(photos)).table(), tmp_path / "store")
+    assert (again.computed, again.reused) == (1, 58)
+
+
+@pytest.mark.fault("F14")
+def test_a_bad_picture_whose_name_is_no_text_is_named(photos, network, tmp_path, capsys):
+    Path(os.fsdecode(os.fsencode(photos / "fine") + b"/caf\xe9.png")).write_bytes(b"")
+    table, store = ImageFolder(str(photos)).table(), tmp_path / "store"
+    with pytest.raises(LikenessError) as refusal:
+        extract(extractor_of(network), table, store)
+    assert f"{photos}/fine/caf\\xe9.png  (class 'fine'): [IMG-TRUNCATED] the file is empty" == refusal.value.where
+    str(refusal.value).encode()
+
+
+@pytest.mark.fault("F01")
+def test_more_bad_pictures_than_a_message_can_hold_are_all_in_a_file(photos, network, tmp_path):
+    bad = sorted(photos.rglob("*.png"))[:55]
+    for picture in bad:
+        picture.write_bytes(picture.name.encode())
+    table = ImageFolder(str(photos)).table()
+    with pytest.raises(LikenessError) as refusal:
+        extract(extractor_of(network), table, tmp_path / "store")
+    *shown, more, where = refusal.value.where.splitlines()
+    assert (len(shown), more) == (50, "… and 5 more")
+    lines = Path(where.removeprefix("full list: ")).read_text().splitlines()
+    assert [line.split("  ")[0] for line in lines] == [str(path) for path in table.files() if path in bad]
+    assert lines[:50] == shown
 
 
 def test_more_rows_than_memory_stay_on_disk(photos, network, tmp_path):

@@ -1,5 +1,4 @@
 import hashlib
-import http.server
 import json
 import logging
 import os
@@ -11,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from faults.bad_server import serving
 from features import foreign
 from safetensors.torch import save_file
 from torch import nn
@@ -188,46 +188,12 @@ def test_layers_behind_the_cut_may_be_in_the_file():
     assert all(value.dtype == torch.float32 for value in fitting.values())
 
 
-class Server(http.server.BaseHTTPRequestHandler):
-    content = b""
-    cut_at: int | None = None
-    stalled: threading.Event | None = None  # with it, what begins at the first byte stays away after cut_at
-    asked: list[str | None]
-
-    def do_GET(self):
-        start = int((self.headers.get("Range") or "bytes=0-")[6:-1])
-        self.asked.append(self.headers.get("Range"))
-        if self.path.startswith("/missing"):
-            self.send_error(404)
-            return
-        if start >= len(self.content):
-            self.send_response(416)
-            self.send_header("Content-Range", f"bytes */{len(self.content)}")
-            self.end_headers()
-            return
-        self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(self.content) - start))
-        self.end_headers()
-        self.wfile.write(self.content[start : self.cut_at if not start else None])
-        if self.stalled and not start:
-            self.stalled.wait(10)
-
-    def log_message(self, *args):
-        pass
-
-
 @pytest.fixture
 def server(tmp_path, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setattr(weights, "_TIMEOUT_S", 5.0)
-    handler = type("Handler", (Server,), {"content": os.urandom(3 << 20), "asked": []})
-    serving = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=serving.serve_forever, args=(0.02,))
-    thread.start()
-    yield handler, f"http://127.0.0.1:{serving.server_port}"
-    serving.shutdown()
-    serving.server_close()
-    thread.join()
+    with serving(os.urandom(3 << 20)) as served:
+        yield served
 
 
 def test_a_download_is_verified_kept_and_not_repeated(server):

@@ -254,7 +254,7 @@ def test_bombs_are_refused_from_the_header(width, height):
     assert f"{width:,} x {height:,} px, limit 178,956,970" in refusal.cause
 
 
-@pytest.mark.fault("F08")
+@pytest.mark.fault("F04", "F08")
 def test_the_limits_are_those_of_the_decoder():
     data = encoded(flat("L", 0, (20, 10)))
     assert refused(data, Decoder(max_pixels=199)).code == "IMG-TOO-LARGE"

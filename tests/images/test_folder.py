@@ -133,7 +133,7 @@ def test_no_folder(tmp_path):
     refused("DATA-LAYOUT", root=str(tmp_path / "empty"))
 
 
-@pytest.mark.fault("F11")
+@pytest.mark.fault("F10", "F11")
 def test_strays_and_odd_classes_are_said(tmp_path, caplog):
     (tmp_path / "val/empty").mkdir(parents=True)
     ImageFolder(
@@ -153,7 +153,7 @@ def test_a_class_may_be_called_train(tmp_path, caplog):
     assert "read as classes" in caplog.text
 
 
-@pytest.mark.fault("F12")
+@pytest.mark.fault("F12", "F13")
 def test_what_is_no_picture_is_counted_and_never_opened(tmp_path, monkeypatch, caplog):
     caplog.set_level(logging.INFO)
     root = lay(tmp_path, *many("a", 4), *many("b", 4), "a/.hidden.jpg", ".git/x.jpg", "a/n.txt", "b/m.TXT", "b/LICENSE")
@@ -207,6 +207,17 @@ def test_names_that_are_no_text_survive(tmp_path, caplog):
     assert all(file.exists() for file in table.files())
     assert report_duplicates(table, digests(table.files(), 1))
     caplog.text.encode()
+
+
+@pytest.mark.fault("F14")
+def test_names_that_differ_in_case_or_in_an_accents_spelling_are_different_and_said(tmp_path, caplog):
+    composed, apart = "caf\u00e9", "cafe\u0301"
+    paths = ["Cat/a.jpg", "Cat/A.JPG", "cat/a.jpg", "dog/b.jpg", f"{composed}/c.jpg", f"{apart}/c.jpg"]
+    table = ImageFolder(lay(tmp_path, *paths)).table()
+    assert table.classes == ("Cat", apart, composed, "cat", "dog")
+    assert sorted(table.paths.tolist()) == sorted(paths)
+    said = f"classes of their own, though only case or accents differ: 'Cat' and 'cat', '{apart}' and '{composed}'"
+    assert f"[DATA-CLASS] {said}" in caplog.messages
 
 
 @pytest.mark.parametrize("pattern", [r"home(\d+)", r"(?P<kind>h)ome(?P<home>\d+)", r"\d+(?=_)"])

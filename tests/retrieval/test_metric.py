@@ -38,6 +38,7 @@ FAN_LABELS = ints(0, 1, 0, 1, 1, 0, 2)
 FAN_IDS = ints(10, 11, 12, 13, 14, 15, 16)
 
 
+@pytest.mark.fault("F11")
 def test_a_drawn_example():
     scores = score(FAN, FAN_LABELS, FAN_IDS, ks=(1, 2, 5), vote_k=3)
     assert scores.neighbour_ids.tolist() == [

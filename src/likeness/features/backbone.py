@@ -2,9 +2,11 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -24,6 +26,7 @@ from likeness.images.preprocessing import Preprocessing
 Pooling = Literal["avg", "max", "flatten", "none"]
 Precision = Literal["fp32", "bf16"]
 _TIMM = "timm/"
+_OF_CLASSES = 2  # tensors whose shape follows from the number of classes
 
 
 class Backbone(nn.Module):
@@ -63,7 +66,8 @@ class Backbone(nn.Module):
         self.network = _cut(network, name, layer)
         if weights != "random":
             state = _read(name, weights)
-            fitting = weight_files.check_fits(state, self.network.state_dict(), known, name, weights)
+            wanted = self.network.state_dict()
+            fitting = weight_files.check_fits(state, wanted, known, name, weights, partial(_recognised, name))
             self.network.load_state_dict(fitting, assign=True)
         self.eval().requires_grad_(False)
         self.weights_digest = weight_files.state_digest(self.network.state_dict())
@@ -187,11 +191,31 @@ def _build(name: str, random_seed: int | None) -> nn.Module:
     """The uncut network: with seeded random weights, or without any (its tensors on the meta device)."""
     make = _timm_maker(name.removeprefix(_TIMM)) if name.startswith(_TIMM) else _torchvision_maker(name)
     if random_seed is None and not name.startswith(_TIMM):
-        with torch.device("meta"):
+        with suppress(NotImplementedError), torch.device("meta"):  # a RegNet computes its widths with tensors
             return make().eval()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(random_seed or 0)
         return make().eval()
+
+
+def _recognised(asked: str, state: weight_files.State) -> str | None:
+    """The network of torchvision whose names and shapes these are, but for another number of classes."""
+    shapes = _shapes(state)
+    names = torchvision.models.list_models(module=torchvision.models)
+    for name in sorted(names, key=lambda name: _family(name) != _family(asked)):
+        with suppress(NotImplementedError), torch.device("meta"):
+            own = _shapes(_torchvision_maker(name)().state_dict())
+            if own.keys() == shapes.keys() and sum(own[key] != shapes[key] for key in own) <= _OF_CLASSES:
+                return name
+    return None
+
+
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {key: value.shape for key, value in state.items() if not key.endswith("num_batches_tracked")}
+
+
+def _family(name: str) -> str:
+    return name.partition("_")[0].rstrip("0123456789")
 
 
 def _torchvision_maker(name: str) -> Callable[[], nn.Module]:

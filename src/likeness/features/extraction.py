@@ -20,10 +20,11 @@ from torch import Tensor
 from likeness.console import progress
 from likeness.errors import LikenessError, listed
 from likeness.features.store import WHOLE, Rows, Share, Shelf, row_bytes
-from likeness.files import digest, patiently
+from likeness.files import digest, patiently, write_atomic
 from likeness.images.decoding import BadImage, Decoder, white_share
 from likeness.images.folder import ImageTable, digests, report_duplicates
 from likeness.images.ledger import Ledger
+from likeness.images.options import readable
 from likeness.images.preprocessing import Preprocessing
 
 log = logging.getLogger(__name__)
@@ -553,19 +554,32 @@ def decide(bad: Mapping[int, Bad], of: int, table: ImageTable, shelf: Shelf, on_
     if not bad:
         return
     lines = [
-        f"{table.root / fault.path}  (class {fault.label!r}): [{fault.code}] {fault.cause}" for fault in bad.values()
+        readable(f"{table.root / fault.path}  (class {fault.label!r}): [{fault.code}] {fault.cause}")
+        for fault in bad.values()
     ]
     if on_bad_image == "quarantine":
-        log.warning("[IMG-BAD] going on without %d of %d pictures:\n%s", len(bad), of, listed(lines))
+        log.warning("[IMG-BAD] going on without %d of %d pictures:\n%s", len(bad), of, _all_named(lines, 10, shelf))
         return
     raise LikenessError(
         "IMG-BAD",
         f"{len(bad)} of {of} pictures could not be used.",
-        where=listed(lines, 50),
+        where=_all_named(lines, 50, shelf),
         cause=", ".join(f"{count} × {code}" for code, count in sorted(Counter(f.code for f in bad.values()).items())),
         kept=f"{of - len(bad)} finished features in {shelf.folder}; nothing to redo",
         fix="Mend or remove the files, or run again with data.on_bad_image=quarantine to go on without them.",
     )
+
+
+def _all_named(lines: Sequence[str], most: int, shelf: Shelf) -> str:
+    """The first ``most`` lines; where there are more, all of them are in a file, and the last line says in which."""
+    if len(lines) <= most:
+        return listed(lines, most)
+    path = shelf.folder / f"bad-pictures-{digest(lines)[:8]}.txt"
+    try:
+        write_atomic(path, "".join(f"{line}\n" for line in lines).encode())
+    except LikenessError as error:
+        return f"{listed(lines, most)}\nthe full list cannot be written: {error.cause}"
+    return f"{listed(lines, most)}\nfull list: {path}"
 
 
 def _refuse_changed(changed: list[int], table: ImageTable, shelf: Shelf, written: int) -> None:
@@ -573,7 +587,7 @@ def _refuse_changed(changed: list[int], table: ImageTable, shelf: Shelf, written
         raise LikenessError(
             "DATA-CHANGED",
             f"{len(changed)} pictures changed or vanished while they were read.",
-            where=listed([table.path(index) for index in changed]),
+            where=listed(readable(table.path(index)) for index in changed),
             kept=f"{written} features computed now, in {shelf.folder}; none of a changed picture.",
             fix="Run the same command again when nothing writes to the folder any more; if files were exchanged under\n"
             "their old time of change, with extraction.rehash=true.",
@@ -585,7 +599,7 @@ def _refuse_non_finite(writer: _Writer, table: ImageTable) -> None:
         raise LikenessError(
             "NAN",
             f"{len(writer.not_finite)} features are not finite.",
-            where=listed([table.path(index) for index in writer.not_finite]),
+            where=listed(readable(table.path(index)) for index in writer.not_finite),
             cause="The network gave NaN or infinity: wrong weights, or a preprocessing that overflows them.",
             kept=f"{writer.written} finite features in {writer.shelf.folder}; no other was stored.",
             fix="Check backbone.weights and preprocessing, or leave the named pictures out.",

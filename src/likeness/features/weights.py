@@ -1,19 +1,23 @@
 """Pretrained weights: from a name, a file or a URL to a verified state dict."""
 
+import errno
 import hashlib
 import http.client
 import json
 import logging
 import os
 import re
+import shutil
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import urlsplit
 
 import torch
 from filelock import FileLock, Timeout
@@ -22,7 +26,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from likeness.archive import HoldsCode, Unreadable, read_archive
-from likeness.console import progress
+from likeness.console import progress, waiting
 from likeness.errors import LikenessError, listed
 from likeness.features.foreign import looks_like
 from likeness.images.preprocessing import Preprocessing
@@ -213,7 +217,7 @@ def _changed(path: Path, got: str, stated: str) -> LikenessError:
 
 def _read_safetensors(path: Path) -> State:
     try:
-        return load_file(path)
+        return _unwrapped(load_file(path))
     except (SafetensorError, OSError) as error:
         raise _format_error(path, str(error)) from error
 
@@ -230,7 +234,11 @@ def _read_torch(path: Path) -> State:
             content = content[key]
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise _format_error(path, f"it holds a {type(content).__name__}, not a state dict of tensors")
-    return {str(key).removeprefix("module."): value for key, value in content.items()}
+    return _unwrapped(content)
+
+
+def _unwrapped(state: Mapping[str, Tensor]) -> State:
+    return {str(key).removeprefix("module."): value for key, value in state.items()}
 
 
 def _format_error(path: Path, cause: str) -> LikenessError:
@@ -256,13 +264,21 @@ def _refuse_non_finite(state: State, path: Path) -> None:
         )
 
 
-def check_fits(state: State, wanted: Mapping[str, Tensor], known: set[str], network: str, source: str) -> State:
+def check_fits(
+    state: State,
+    wanted: Mapping[str, Tensor],
+    known: set[str],
+    network: str,
+    source: str,
+    recognised: Callable[[State], str | None] = lambda _: None,
+) -> State:
     """The part of ``state`` that the cut network needs, as float32 where floating.
 
     Args:
         state: What the file holds.
         wanted: The cut network's own state dict (shapes; may be on the meta device).
         known: Every key of the uncut network: layers behind the cut may be in the file.
+        recognised: The network that a state is of, where that is known; asked of one that does not fit.
 
     Raises:
         LikenessError: WEIGHTS-SHAPE, with the first tensors that are missing, unknown or of another shape.
@@ -280,11 +296,21 @@ def check_fits(state: State, wanted: Mapping[str, Tensor], known: set[str], netw
             "WEIGHTS-SHAPE",
             f"the weights do not fit {network}: {len(faults)} of {len(wanted)} tensors disagree.",
             where=f"{source}\n{listed(faults, 5)}",
+            cause=_why(state, known, recognised),
             kept="Nothing from the file was used; no feature was computed.",
             fix="Give the weights of this network, or set backbone.name to the network that the file is of.",
         )
     chosen = {key: state[key] if key in state else torch.zeros((), dtype=torch.int64) for key in wanted}
     return {key: value.float() if value.is_floating_point() else value for key, value in chosen.items()}
+
+
+def _why(state: State, known: set[str], recognised: Callable[[State], str | None]) -> str:
+    first = next(iter(state), "")
+    for at in (place + 1 for place, letter in enumerate(first) if letter == "."):
+        if all(key.startswith(first[:at]) for key in state) and any(key[at:] in known for key in state):
+            return f"Every name in the file begins with {first[:at]!r}: without that, they are names of the network."
+    found = recognised(state)
+    return f"The file looks like {found}." if found else "No other network has the names and shapes of this file."
 
 
 def state_digest(state: Mapping[str, Tensor]) -> str:
@@ -372,7 +398,8 @@ def download(url: str, *, digest: str = "", folder: Path | None = None) -> Path:
         folder: torch's hub folder when left out.
 
     Raises:
-        LikenessError: NET when it cannot be fetched, WEIGHTS-HASH when three downloads have the wrong digest.
+        LikenessError: NET when it cannot be fetched, WEIGHTS-HASH when three downloads have the wrong digest, DISK and
+            STORE-PERM when it cannot be kept.
     """
     path = (folder or hub_folder()) / url.rsplit("/", 1)[-1]
     named = re.search(r"-([0-9a-f]{8,64})\.", path.name)
@@ -425,7 +452,7 @@ def _fetched(url: str, path: Path, expected: str) -> Path:
         if _has(part, expected):
             return part
         got = _digest(part, expected.partition(":")[0])
-        cause = f"got {part.stat().st_size:,} bytes, {got[:23]}…, expected {expected[:23]}…"
+        cause = f"got {looks_like(part)}; {got[:23]}…, expected {expected[:23]}…"
         part.unlink()
     code = "WEIGHTS-HASH" if isinstance(cause, str) else "NET"
     raise LikenessError(
@@ -444,24 +471,64 @@ def _fetch(url: str, path: Path) -> Path:
     have = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
-        answer = urllib.request.urlopen(request, timeout=_TIMEOUT_S)
+        with waiting(f"an answer of {urlsplit(url).netloc}"):
+            answer = urllib.request.urlopen(request, timeout=_TIMEOUT_S)
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == 416:  # nothing is left to send: the part is whole, or not of this file
             return _whole_part(part, error)
         raise
-    with answer, open(part, "ab" if answer.status == 206 else "wb") as file:
-        have = have if answer.status == 206 else 0
-        length = answer.headers.get("Content-Length")
-        total = have + int(length) if length else 0
-        with progress(path.name, total >> 20, "MiB") as advance:
-            advance(have >> 20)
-            while chunk := answer.read(_CHUNK):
-                file.write(chunk)
-                advance(len(chunk) >> 20)
+    have = have if answer.status == 206 else 0
+    length = int(answer.headers.get("Content-Length") or 0)
+    total = have + length
+    with answer, _opened(part, bool(have), length) as file, progress(path.name, total >> 10, "KiB") as advance:
+        advance(have >> 10)
+        while chunk := answer.read1(_CHUNK):  # what is there; read would wait for all of it, in silence
+            _append(chunk, file, part)
+            advance((have + len(chunk) >> 10) - (have >> 10))
+            have += len(chunk)
     if total and part.stat().st_size < total:
         raise OSError(f"the connection closed after {part.stat().st_size:,} of {total:,} bytes")
     return part
+
+
+@contextmanager
+def _opened(part: Path, continued: bool, needed: int) -> Iterator[BinaryIO]:
+    with ExitStack() as held:
+        with _explained(part, needed):
+            part.parent.mkdir(parents=True, exist_ok=True)
+            file = held.enter_context(open(part, "ab" if continued else "wb", buffering=0))
+            if needed > shutil.disk_usage(part.parent).free:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        yield file
+
+
+def _append(chunk: bytes, file: BinaryIO, part: Path) -> None:
+    while chunk:
+        with _explained(part, len(chunk)):
+            chunk = chunk[file.write(chunk) :]
+
+
+@contextmanager
+def _explained(part: Path, needed: int) -> Iterator[None]:
+    """What keeps a download from being kept is no fault of the network, and trying again does not mend it."""
+    try:
+        yield
+    except OSError as error:
+        denied = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+        folder = next(folder for folder in part.absolute().parents if folder.is_dir())
+        free = shutil.disk_usage(folder).free
+        raise LikenessError(
+            "STORE-PERM" if denied else "DISK",
+            f"{part.stem} cannot be downloaded: {part.parent} cannot be written by uid {os.getuid()}."
+            if denied
+            else f"{part.stem} cannot be downloaded: {needed:,} bytes more are needed, and {free:,} are free.",
+            where=str(part),
+            cause=str(error),
+            kept="What was fetched so far, which the next run continues, and every other file.",
+            fix="Free some space or ask for write access, choose another folder with TORCH_HOME=, or put the file\n"
+            "elsewhere by other means and give its place with backbone.weights=FILE.",
+        ) from error
 
 
 def _whole_part(part: Path, answer: urllib.error.HTTPError) -> Path:

@@ -3,7 +3,7 @@
 import io
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from likeness.images.completeness import lacks_pixels
 from likeness.images.options import is_numbers, refuse_faults
 
 # Raise it whenever the same bytes would give other pixels than before: every kept feature then is of another extractor.
@@ -60,6 +61,7 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _ORIENTATION = 0x0112
+_BITS, _COLOURS, _TILE, _SIGN = 258, 262, (322, 323), 339  # tags of a TIFF
 
 
 class BadImage(Exception):
@@ -89,9 +91,10 @@ class Decoder:
     """Bytes of a JPEG, PNG, BMP, GIF, TIFF or WEBP file to RGB; no other parser of Pillow is ever run.
 
     The EXIF orientation is applied (EXIF that cannot be read counts as absent). 16-bit grey is scaled by 1/257 and
-    rounded; other 32-bit and float pictures are refused, for their range is not known; 16-bit colour is read by
-    Pillow as its high byte. CMYK is converted without a colour profile; profiles are ignored. Transparent pixels show
-    ``alpha_background``. Of several frames or pages the first is taken.
+    rounded; other 32-bit and float pictures are refused, for their range is not known, and so is grey of more than 8
+    bits that Pillow would read wrong (12 bits, with a sign, or with 0 for white). 16-bit colour is read by Pillow as
+    its high byte. CMYK is converted without a colour profile; profiles are ignored. Transparent pixels show
+    ``alpha_background``. Of several frames or pages the first is taken. Indices of a GIF without colours count as grey.
 
     Args:
         max_pixels: Width x height above this is refused from the header, before any pixel is decoded.
@@ -138,6 +141,7 @@ class Decoder:
         with _refusals(data):
             image = Image.open(io.BytesIO(data), formats=_FORMATS)
             self._check_size(*image.size)
+            self._check_tile(image)
             if at_least:
                 image.draft(None, (at_least, at_least))
             notes: set[str] = set()
@@ -146,6 +150,8 @@ class Decoder:
             upright = _upright(image, notes)
             if image.format == PngImageFile.format and b"IEND" not in data:
                 raise BadImage("IMG-TRUNCATED", "the end of the PNG is missing")
+            if not at_least and lacks_pixels(image, data):
+                raise BadImage("IMG-TRUNCATED", "its pixels end before its last row")
             return Decoded(_to_rgb(_to_8_bit(upright, notes), tuple(self.alpha_background), notes), frozenset(notes))
 
     def _check_size(self, width: int, height: int) -> None:
@@ -153,6 +159,14 @@ class Decoder:
             raise BadImage("IMG-TOO-LARGE", f"{width:,} x {height:,} px, limit {self.max_pixels:,} (max_pixels)")
         if min(width, height) < self.min_side:
             raise BadImage("IMG-SHAPE", f"{width} x {height} px, the shorter side must be {self.min_side} (min_side)")
+
+    def _check_tile(self, image: Image.Image) -> None:
+        """Of a tile, memory is taken for all its pixels, also for those that lie outside the picture."""
+        width, height = (getattr(image, "tag_v2", {}).get(tag, 0) for tag in _TILE)
+        if width * height > self.max_pixels:
+            raise BadImage(
+                "IMG-TOO-LARGE", f"tiles of {width:,} x {height:,} px, limit {self.max_pixels:,} (max_pixels)"
+            )
 
 
 def white_share(image: Image.Image) -> float:
@@ -210,6 +224,7 @@ def _to_8_bit(image: Image.Image, notes: set[str]) -> Image.Image:
     """16-bit grey to L, or to LA where a grey value stands for transparent; 8-bit modes as they are."""
     if not image.mode.startswith("I"):
         return image
+    _refuse_misread(getattr(image, "tag_v2", {}))
     values = np.asarray(image)
     if image.mode == "I" and not 0 <= values.min() <= values.max() <= 65535:
         span = f"{values.min()} to {values.max()}"
@@ -219,6 +234,18 @@ def _to_8_bit(image: Image.Image, notes: set[str]) -> Image.Image:
     if (clear := image.info.get("transparency")) is not None:
         grey.putalpha(Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8)))
     return grey
+
+
+def _refuse_misread(tags: Mapping[int, Any]) -> None:
+    """Grey that Pillow takes for unsigned 16-bit grey whose 0 is black."""
+    bits = tags.get(_BITS, (16,))[0]
+    for found, kind in {
+        bits == 12: "of 12 bits",
+        bits == 16 and tags.get(_SIGN, (1,))[0] == 2: "with a sign",
+        tags.get(_COLOURS) == 0: "whose 0 is white",
+    }.items():
+        if found:
+            raise BadImage("IMG-MODE", f"grey {kind}, which would be read wrong; save the file as 8-bit grey or RGB")
 
 
 def _to_rgb(image: Image.Image, background: tuple[int, ...], notes: set[str]) -> Image.Image:

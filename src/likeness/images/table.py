@@ -2,6 +2,7 @@
 
 import logging
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -98,6 +99,7 @@ def tabulate(root: Path, rows: Iterable[Row], seed: int, fractions: Sequence[flo
         sample_ids=np.arange(len(rows)),
     )
     _draw_splits(table, seed, fractions)
+    _warn_of_names_alike(classes)
     _warn_of_lonely_classes(table)
     _warn_of_shared_homes(table)
     return table
@@ -137,6 +139,15 @@ def _parts(
 ) -> Int64[np.ndarray, " m"]:
     some = table.take(rows)
     return seeded_split(some.paths.tolist(), some.labels, some.homes, some.home_names, fractions, seed)
+
+
+def _warn_of_names_alike(classes: Sequence[str]) -> None:
+    """Two folders here, and one on a disk that does not tell case, or composed accents, apart."""
+    spelled: dict[str, list[str]] = {}
+    for name in classes:
+        spelled.setdefault(unicodedata.normalize("NFC", name).casefold(), []).append(repr(readable(name)))
+    if alike := [" and ".join(names) for names in spelled.values() if len(names) > 1]:
+        log.warning("[DATA-CLASS] classes of their own, though only case or accents differ: %s", ", ".join(alike))
 
 
 def _warn_of_lonely_classes(table: ImageTable) -> None:
