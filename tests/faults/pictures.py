@@ -242,6 +242,9 @@ def bombs() -> Iterator[Picture]:
     sizes = header.index(b"\xff\xc0") + 5
     large = header[:sizes] + struct.pack(">HH", 65_000, 65_000) + header[sizes + 4 :]
     yield refused("bomb", "header.jpg", large, TOO_LARGE)
+    progressive = encoded(plain("RGB", (9, 9, 9), (2000, 2000)), "JPEG", progressive=True)
+    again = progressive[progressive.rindex(b"\xff\xda") : -2] * 20_000
+    yield refused("bomb", "scans.jpg", progressive[:-2] + again + b"\xff\xd9", TOO_LARGE)
     long = zlib.compress(b" " * 80_000_000, 9)
     for name, body in {"zTXt": b"a\0\0" + long, "iTXt": b"a\0\1\0\0\0" + long, "iCCP": b"a\0\0" + long}.items():
         data = png(png_rows(b"\1\2\3"), before=chunk(name.encode(), body))

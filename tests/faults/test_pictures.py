@@ -116,6 +116,10 @@ def test_each_picture_of_the_corpus_is_refused_by_name_or_shows_what_it_should(t
 
     refusal = seen["refusal"]
     assert (refusal.code, refusal.exit_code) == ("IMG-BAD", 65)
+    assert refusal.what == f"{len(seen['bad'])} of {len(laid)} pictures could not be used."
+    assert "× IMG-TRUNCATED" in refusal.cause
+    assert refusal.kept.startswith(f"{len(seen['rows'])} finished features in ")
+    assert "data.on_bad_image=quarantine" in refusal.fix
     listed = Path(refusal.where.splitlines()[-1].removeprefix("full list: ")).read_text()
     named = [path for path, code in bad.items() if f"{tmp_path / 'pictures' / path}  " in listed and code in listed]
     figure("G7", "bad ones named with their path, %", 100, 100 * len(named) / len(bad))

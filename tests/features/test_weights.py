@@ -70,6 +70,7 @@ def test_a_file_with_code_is_not_run(tmp_path):
     assert "weights_only=False" not in str(refusal.value)
 
 
+@pytest.mark.fault("F21")
 def test_what_a_file_looks_like_is_said(tmp_path):
     cases = {
         "page.safetensors": (b"<html>not found</html>", "HTML"),
@@ -95,6 +96,7 @@ def test_a_missing_file_is_named(tmp_path):
         read_file(tmp_path / "gone.pth")
 
 
+@pytest.mark.fault("F20")
 def test_weights_that_are_not_finite_are_refused(tmp_path):
     save_file({**small(), "conv.bias": torch.tensor([float("nan"), 0.0])}, tmp_path / "nan.safetensors")
     with pytest.raises(LikenessError, match="1 of 2 tensors") as refusal:
@@ -144,6 +146,7 @@ def test_other_metadata_say_nothing(tmp_path):
     assert read_card(tmp_path / "gone.safetensors") is None
 
 
+@pytest.mark.fault("F18")
 @pytest.mark.parametrize(
     ("changed", "code", "cause"),
     [
@@ -167,6 +170,7 @@ def test_a_converted_file_that_contradicts_itself_is_refused(tmp_path, changed, 
     assert cause in refusal.value.cause
 
 
+@pytest.mark.fault("F19")
 def test_weights_of_another_network_name_the_first_that_disagree():
     wanted = nn.Linear(3, 2).state_dict()
     with pytest.raises(LikenessError) as refusal:
@@ -201,6 +205,7 @@ def test_a_download_is_verified_kept_and_not_repeated(server):
     assert len(handler.asked) == 1
 
 
+@pytest.mark.fault("F17")
 def test_a_cut_download_is_continued(server):
     handler, host = server
     handler.cut_at = 1 << 20
@@ -209,6 +214,7 @@ def test_a_cut_download_is_continued(server):
     assert handler.asked == [None, f"bytes={1 << 20}-"]
 
 
+@pytest.mark.fault("F18")
 def test_a_tampered_copy_is_fetched_again(server):
     handler, host = server
     url = f"{host}/net-{hashlib.sha256(handler.content).hexdigest()[:8]}.pth"
@@ -217,6 +223,7 @@ def test_a_tampered_copy_is_fetched_again(server):
     assert download(url).read_bytes() == handler.content
 
 
+@pytest.mark.fault("F17")
 def test_a_wrong_file_is_refused_and_not_kept(server):
     _, host = server
     with pytest.raises(LikenessError, match="3 tries") as refusal:
@@ -225,6 +232,7 @@ def test_a_wrong_file_is_refused_and_not_kept(server):
     assert not list(Path(torch.hub.get_dir()).rglob("net-*"))
 
 
+@pytest.mark.fault("F16")
 def test_without_a_network_the_message_says_where_the_file_goes(server):
     _, host = server
     for url in (f"{host}/missing-12345678.pth", "http://127.0.0.1:9/net-12345678.pth"):
@@ -234,6 +242,7 @@ def test_without_a_network_the_message_says_where_the_file_goes(server):
         assert f"checkpoints/{url.rsplit('/', 1)[1]}" in refusal.value.fix
 
 
+@pytest.mark.fault("F16")
 def test_a_download_that_stalls_is_continued(server, monkeypatch):
     handler, host = server
     handler.cut_at, handler.stalled = 1 << 20, threading.Event()
@@ -321,6 +330,7 @@ def test_weights_known_by_name_are_fetched_and_converted_once(places365):
     path.unlink()
 
 
+@pytest.mark.fault("F16", "F17")
 def test_what_turns_out_to_be_no_weights_is_not_kept(places365):
     handler, raw = places365
     handler.content = b"<html>moved</html>"

@@ -261,6 +261,7 @@ def _refuse_non_finite(state: State, path: Path) -> None:
             "WEIGHTS-NAN",
             f"{len(bad)} of {len(state)} tensors are not finite.",
             where=f"{path.absolute()}\n{listed(bad, 3)}",
+            cause="The file is damaged, or its training had diverged when it was saved.",
             kept="Nothing from the file was used; no feature was computed.",
             fix="Get the file again, or take another one.",
         )

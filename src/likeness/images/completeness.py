@@ -8,6 +8,7 @@ from typing import Any
 
 from PIL import Image
 
+_SCAN, _END = b"\xff\xda", b"\xff\xd9"  # markers of a JPEG
 _LACKING = (127, 128)  # what a JPEG decoder puts in each channel; 127 where ink is counted from the other end
 _BITS = bytes(range(255))
 _OTHERS = _BITS + b"".join(b"\xff" + bytes([restart]) + _BITS for restart in range(0xD0, 0xD8))
@@ -28,12 +29,18 @@ def lacks_pixels(image: Image.Image, data: bytes) -> bool:
     return image.format == "TIFF" and _tiff_lacks(image)
 
 
+def scans(data: bytes) -> int:
+    """How often a JPEG goes over its picture."""
+    start = _first_scan(data)
+    return data.count(_SCAN, start, data.find(_END, start))
+
+
 def _jpeg_lacks(image: Image.Image, data: bytes) -> bool:
     """Only where the last pixel is grey: other bits in front of the end then change a picture that lacks some."""
     if any(level not in _LACKING for level in _last(image, 1, 1).tobytes()):
         return False
-    end = data.find(b"\xff\xd9", _first_scan(data))
-    return Image.open(io.BytesIO(data[:end] + _OTHERS + b"\xff\xd9"), formats=["JPEG"]).tobytes() != image.tobytes()
+    end = data.find(_END, _first_scan(data))
+    return Image.open(io.BytesIO(data[:end] + _OTHERS + _END), formats=["JPEG"]).tobytes() != image.tobytes()
 
 
 def _last(image: Image.Image, width: int, height: int) -> Image.Image:
@@ -43,13 +50,13 @@ def _last(image: Image.Image, width: int, height: int) -> Image.Image:
 def _first_scan(data: bytes) -> int:
     """Where the pixels of a JPEG begin; a thumbnail lies in a segment before."""
     at = 2
-    while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] != b"\xda":
+    while data[at : at + 1] == b"\xff" and data[at : at + 2] != _SCAN:
         at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     return at
 
 
 def _png_lacks(image: Image.Image, data: bytes) -> bool:
-    """Only where the last row is black or clear; an interlaced picture has its last row in its first bytes' company."""
+    """Only where the last row is black or clear, and not of interlaced pictures."""
     if _last(image, image.width, 1).getbbox(alpha_only=False):
         return False
     width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", data[16:29])
