@@ -422,6 +422,7 @@ def damaged() -> Iterator[Picture]:
     yield refused("too few rows", "rows.bmp", bmp(SIDE, SIDE, bytes(3 * SIDE * (SIDE - 4))), TRUNCATED)
     yield refused("too few rows", "rows.tif", tiff({}, bytes(SIDE * (SIDE - 4))), TRUNCATED)
     yield refused("too few rows", "strip.tif", tiff({279: SIDE * (SIDE - 4)}, bytes(SIDE**2)), TRUNCATED)
+    yield flat("strip without a length", "unmeasured.tif", tiff({279: 0}, bytes([77]) * SIDE**2), (77, 77, 77))
     yield refused("no pixels", "far.tif", tiff({273: 2**31}, bytes(SIDE**2)), TRUNCATED)
     deflated = zlib.compress(bytes(SIDE * (SIDE - 4)))
     yield refused("too few rows", "deflated.tif", tiff({259: 8}, deflated), TRUNCATED)

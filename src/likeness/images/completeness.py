@@ -14,6 +14,7 @@ _BITS = bytes(range(255))
 _OTHERS = _BITS + b"".join(b"\xff" + bytes([restart]) + _BITS for restart in range(0xD0, 0xD8))
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a PNG, by its type of colour
 _LENGTH, _WIDTH, _HEIGHT, _BITS_PER_SAMPLE, _COMPRESSION, _COLOURS, _SAMPLES = 279, 256, 257, 258, 259, 262, 277
+_AT_ONCE = 1 << 14
 _SUBSAMPLED = 6  # YCbCr
 
 
@@ -61,8 +62,17 @@ def _png_lacks(image: Image.Image, data: bytes) -> bool:
         return False
     width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", data[16:29])
     needed = height * (1 + (width * depth * _CHANNELS[colour] + 7) // 8)
-    pixels = b"".join(content for name, content in _chunks(data) if name == b"IDAT")
-    return not interlaced and len(zlib.decompressobj().decompress(pixels, needed)) < needed
+    return not interlaced and not _unpacks_to(needed, b"".join(body for name, body in _chunks(data) if name == b"IDAT"))
+
+
+def _unpacks_to(size: int, packed: bytes) -> bool:
+    """Whether it is as long as that, without having all of it in memory."""
+    unpacking = zlib.decompressobj()
+    for at in range(0, len(packed), _AT_ONCE):
+        size -= len(unpacking.decompress(packed[at : at + _AT_ONCE]))
+        if size <= 0:
+            return True
+    return False
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -74,10 +84,13 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _tiff_lacks(image: Any) -> bool:
-    """Of strips that are not packed: they may be shorter than their rows, and something else may follow them."""
+    """Of strips that are not packed: they may be shorter than their rows, and something else may follow them.
+
+    Some programs write a length of 0.
+    """
     tags = image.tag_v2
     if tags.get(_COMPRESSION, 1) != 1 or tags.get(_COLOURS) == _SUBSAMPLED or _LENGTH not in tags:
         return False
     samples, bits = tags.get(_SAMPLES, 1), tags.get(_BITS_PER_SAMPLE, (1,))
     each = sum(bits) if len(bits) == samples else bits[0] * samples
-    return sum(tags[_LENGTH]) < tags[_WIDTH] * tags[_HEIGHT] * each // 8
+    return 0 < sum(tags[_LENGTH]) < tags[_WIDTH] * tags[_HEIGHT] * each // 8

@@ -143,8 +143,8 @@ class Decoder:
             image = Image.open(io.BytesIO(data), formats=_FORMATS)
             self._check_size(*image.size)
             self._check_tile(image)
-            if image.info.get("progressive") and scans(data) > _MOST_SCANS:
-                raise BadImage("IMG-TOO-LARGE", f"{scans(data):,} scans of its pixels, limit {_MOST_SCANS}")
+            if image.info.get("progressive") and (count := scans(data)) > _MOST_SCANS:
+                raise BadImage("IMG-TOO-LARGE", f"{count:,} scans of its pixels, limit {_MOST_SCANS}")
             if at_least:
                 image.draft(None, (at_least, at_least))
             notes: set[str] = set()
