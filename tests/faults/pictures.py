@@ -242,6 +242,9 @@ def bombs() -> Iterator[Picture]:
     sizes = header.index(b"\xff\xc0") + 5
     large = header[:sizes] + struct.pack(">HH", 65_000, 65_000) + header[sizes + 4 :]
     yield refused("bomb", "header.jpg", large, TOO_LARGE)
+    progressive = encoded(plain("RGB", (9, 9, 9), (2000, 2000)), "JPEG", progressive=True)
+    again = progressive[progressive.rindex(b"\xff\xda") : -2] * 20_000
+    yield refused("bomb", "scans.jpg", progressive[:-2] + again + b"\xff\xd9", TOO_LARGE)
     long = zlib.compress(b" " * 80_000_000, 9)
     for name, body in {"zTXt": b"a\0\0" + long, "iTXt": b"a\0\1\0\0\0" + long, "iCCP": b"a\0\0" + long}.items():
         data = png(png_rows(b"\1\2\3"), before=chunk(name.encode(), body))
@@ -419,6 +422,7 @@ def damaged() -> Iterator[Picture]:
     yield refused("too few rows", "rows.bmp", bmp(SIDE, SIDE, bytes(3 * SIDE * (SIDE - 4))), TRUNCATED)
     yield refused("too few rows", "rows.tif", tiff({}, bytes(SIDE * (SIDE - 4))), TRUNCATED)
     yield refused("too few rows", "strip.tif", tiff({279: SIDE * (SIDE - 4)}, bytes(SIDE**2)), TRUNCATED)
+    yield flat("strip without a length", "unmeasured.tif", tiff({279: 0}, bytes([77]) * SIDE**2), (77, 77, 77))
     yield refused("no pixels", "far.tif", tiff({273: 2**31}, bytes(SIDE**2)), TRUNCATED)
     deflated = zlib.compress(bytes(SIDE * (SIDE - 4)))
     yield refused("too few rows", "deflated.tif", tiff({259: 8}, deflated), TRUNCATED)

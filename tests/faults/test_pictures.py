@@ -21,7 +21,7 @@ from likeness.images.decoding import BadImage, Decoder
 from likeness.images.folder import ImageFolder
 
 pytestmark = pytest.mark.filterwarnings("ignore:::PIL")  # pytest has put its own filters in the place of the decoder's
-_SECONDS = 120  # of a hang; all of it takes a few
+_SECONDS = 240  # of a hang; all of it takes a few
 _TOLERANCE = 1.01  # of 255, and what float32 adds
 _PIXELS = 1 << 22  # of a mutated picture: above this is a matter of time, not of safety
 _MEMORY = 1 << 30  # bytes on top of what the process has when it begins
@@ -62,7 +62,9 @@ def watched(work: Callable[..., Any], *given: Any) -> dict[str, Any]:
         told = ours.recv() if ours.poll(_SECONDS) else {"hangs": True}
     except EOFError:
         told = {}
-    child.kill() if told.get("hangs") else child.join()
+    if told.get("hangs"):
+        child.kill()
+    child.join()
     return {"exit": child.exitcode, **told}
 
 
@@ -79,7 +81,7 @@ def _watch(pipe: Any, work: Callable[..., Any], *given: Any) -> None:
 
 
 def _extracted_twice(root: Path, store: Path) -> dict[str, Any]:
-    """With ``raise``, then with ``quarantine``: the refusal as it is printed, the full list, rows and bad ones."""
+    """With ``raise``, then with ``quarantine``: the refusal, the rows and the bad ones."""
     table, extractor = ImageFolder(str(root)).table(), extractor_of(Quarters())
     refusal = None
     try:
@@ -116,8 +118,13 @@ def test_each_picture_of_the_corpus_is_refused_by_name_or_shows_what_it_should(t
 
     refusal = seen["refusal"]
     assert (refusal.code, refusal.exit_code) == ("IMG-BAD", 65)
+    assert refusal.what == f"{len(seen['bad'])} of {len(laid)} pictures could not be used."
+    assert "× IMG-TRUNCATED" in refusal.cause
+    assert refusal.kept.startswith(f"{len(seen['rows'])} finished features in ")
+    assert "data.on_bad_image=quarantine" in refusal.fix
     listed = Path(refusal.where.splitlines()[-1].removeprefix("full list: ")).read_text()
-    named = [path for path, code in bad.items() if f"{tmp_path / 'pictures' / path}  " in listed and code in listed]
+    lines = {f"{tmp_path / 'pictures' / path}  (class {laid[path].kind!r}): [{code}]" for path, code in bad.items()}
+    named = [line for line in lines if line in listed]
     figure("G7", "bad ones named with their path, %", 100, 100 * len(named) / len(bad))
     assert {path: code for path, code in seen["bad"].items() if path in bad} == bad
     rot = laid.keys() - bad.keys() - right.keys()

@@ -281,3 +281,9 @@ def test_timm_models_through_the_same_option():
     assert own_preprocessing("timm/vit_small_patch14_dinov2.lvd142m").size == 518
     with pytest.raises(LikenessError, match="timm has no model"):
         Backbone("timm/resnt18", weights="random")
+
+
+def test_a_network_that_cannot_be_built_without_numbers_takes_weights_as_well(tmp_path):
+    random = Backbone("regnet_x_400mf", weights="random")
+    torch.save(random.network.state_dict(), tmp_path / "regnet.pth")
+    assert Backbone("regnet_x_400mf", weights=str(tmp_path / "regnet.pth")).weights_digest == random.weights_digest

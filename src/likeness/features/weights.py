@@ -259,6 +259,7 @@ def _refuse_non_finite(state: State, path: Path) -> None:
             "WEIGHTS-NAN",
             f"{len(bad)} of {len(state)} tensors are not finite.",
             where=f"{path.absolute()}\n{listed(bad, 3)}",
+            cause="The file is damaged, or its training had diverged when it was saved.",
             kept="Nothing from the file was used; no feature was computed.",
             fix="Get the file again, or take another one.",
         )
@@ -310,7 +311,9 @@ def _why(state: State, known: set[str], recognised: Callable[[State], str | None
         if all(key.startswith(first[:at]) for key in state) and any(key[at:] in known for key in state):
             return f"Every name in the file begins with {first[:at]!r}: without that, they are names of the network."
     found = recognised(state)
-    return f"The file looks like {found}." if found else "No other network has the names and shapes of this file."
+    return (
+        f"The file looks like {found}." if found else "Its names and shapes are those of no network that is known here."
+    )
 
 
 def state_digest(state: Mapping[str, Tensor]) -> str:
@@ -484,7 +487,7 @@ def _fetch(url: str, path: Path) -> Path:
     with answer, _opened(part, bool(have), length) as file, progress(path.name, total >> 10, "KiB") as advance:
         advance(have >> 10)
         while chunk := answer.read1(_CHUNK):  # what is there; read would wait for all of it, in silence
-            _append(chunk, file, part)
+            _append(chunk, file, part, max(total - have, len(chunk)))
             advance((have + len(chunk) >> 10) - (have >> 10))
             have += len(chunk)
     if total and part.stat().st_size < total:
@@ -503,9 +506,9 @@ def _opened(part: Path, continued: bool, needed: int) -> Iterator[BinaryIO]:
         yield file
 
 
-def _append(chunk: bytes, file: BinaryIO, part: Path) -> None:
+def _append(chunk: bytes, file: BinaryIO, part: Path, needed: int) -> None:
     while chunk:
-        with _explained(part, len(chunk)):
+        with _explained(part, needed):
             chunk = chunk[file.write(chunk) :]
 
 

@@ -17,7 +17,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from likeness.images.completeness import lacks_pixels
+from likeness.images.completeness import lacks_pixels, scans
 from likeness.images.options import is_numbers, refuse_faults
 
 # Raise it whenever the same bytes would give other pixels than before: every kept feature then is of another extractor.
@@ -60,6 +60,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_MOST_SCANS = 100  # some ten are usual; each takes its time, and may be of a few bytes
 _ORIENTATION = 0x0112
 _BITS, _COLOURS, _TILE, _SIGN = 258, 262, (322, 323), 339  # tags of a TIFF
 
@@ -142,6 +143,8 @@ class Decoder:
             image = Image.open(io.BytesIO(data), formats=_FORMATS)
             self._check_size(*image.size)
             self._check_tile(image)
+            if image.info.get("progressive") and (count := scans(data)) > _MOST_SCANS:
+                raise BadImage("IMG-TOO-LARGE", f"{count:,} scans of its pixels, limit {_MOST_SCANS}")
             if at_least:
                 image.draft(None, (at_least, at_least))
             notes: set[str] = set()
