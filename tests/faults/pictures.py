@@ -1,4 +1,7 @@
-"""Pictures that go wrong in every way that is known here, each with what must come of it."""
+"""Pictures that go wrong in every way that is known here, each with what must come of it.
+
+Many containers are written by hand: their headers may lie, and they may hold what Pillow does not write.
+"""
 
 import io
 import json
@@ -65,9 +68,6 @@ def plain(mode: str, colour: object, size: tuple[int, int] = (SIDE, SIDE)) -> Im
     return Image.new(mode, size, colour)
 
 
-# Containers by hand: their headers may lie, and they may hold what Pillow does not write.
-
-
 def chunk(name: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
@@ -124,8 +124,6 @@ def bmp(width: int, height: int, pixels: bytes = b"", bits: int = 24) -> bytes:
     header = struct.pack("<IiiHHIIiiII", 40, width, height, 1, bits, 0, len(pixels), 0, 0, 0, 0)
     return b"BM" + struct.pack("<IHHI", 54 + len(pixels), 0, 0, 54) + header + pixels
 
-
-# The kinds.
 
 WHOLE: dict[str, Callable[[], bytes]] = {
     "plain.jpg": lambda: encoded(noise(), "JPEG"),

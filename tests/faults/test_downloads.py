@@ -175,9 +175,6 @@ def test_a_kept_file_that_was_changed_or_cut_is_never_taken(served, figure):
     figure("G14", "changed files in the cache that were mended", len(damages), healed)
 
 
-# Files that are given by hand.
-
-
 def state() -> dict[str, torch.Tensor]:
     return dict(Backbone(NAME, weights="random").network.state_dict())
 
@@ -303,9 +300,6 @@ def test_weights_of_data_parallel_and_half_precision_are_taken_for_what_they_are
     network = Backbone(NAME, weights=str(tmp_path / "half.pth")).network
     assert torch.equal(network.state_dict()["features.0.weight"], halves["features.0.weight"].float())
     assert load_file(tmp_path / "plain.safetensors").keys() == own.keys()
-
-
-# A disk without room.
 
 
 @pytest.fixture
