@@ -153,7 +153,7 @@ def _hold(folder: Path, seconds: float) -> None:
 def test_who_waits_says_for_whom(tmp_path, monkeypatch, caplog):
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(stores, "_SECONDS_BETWEEN_WAITING_LINES", 0.2)
-    holder = multiprocessing.get_context("fork").Process(target=_hold, args=(tmp_path, 1.0))
+    holder = multiprocessing.get_context("fork").Process(target=_hold, args=(tmp_path, 4.0))
     holder.start()
     while not (tmp_path / "held").exists():
         assert holder.is_alive()

@@ -6,6 +6,7 @@ from types import MethodType
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_map_only
 
 from likeness.errors import LikenessError
 
@@ -35,10 +36,16 @@ def compiled(make: Callable[..., torch.optim.Optimizer]) -> Callable[..., torch.
                 raise _not_compiled(error) from error
             return loss
 
+        optimizer.register_state_dict_post_hook(_unmarked)
         optimizer.step = MethodType(step, optimizer)  # type: ignore[method-assign]
         return optimizer
 
     return made
+
+
+def _unmarked(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """The compiler marks tensors, and a marked one would be saved as more than a tensor: no checkpoint holds such."""
+    return tree_map_only(torch.Tensor, torch.Tensor.detach, state)
 
 
 def _not_compiled(error: Exception) -> LikenessError:
