@@ -130,7 +130,7 @@ def _pickle_in(archive: zipfile.ZipFile, size: int) -> str:
         raise Unreadable("entries that lie over each other: they are longer than the file")
     if (pickled := f"{folder}/data.pkl") not in archive.namelist():
         raise Unreadable("an archive of something else: it has no data.pkl")
-    if f"{folder}/constants.pkl" in names:
+    if f"{folder}/constants.pkl".lower() in names:
         raise HoldsCode("TorchScript")
     if (name := archive.testzip()) is not None:
         raise Unreadable(f"the checksum of {printable(name)} does not fit its bytes")

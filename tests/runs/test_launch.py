@@ -106,7 +106,8 @@ def test_a_job_that_ends_well(launch, tmp_path):
 
 def test_an_error_of_the_user_is_a_message_without_a_traceback(launch, tmp_path):
     code, told = ended(launch("end=bad"))
-    message = "[IMG-BAD] broken picture.\n  where : a.jpg\n  fix   : remove it\n  exit 65"
+    kept = "All finished features; your files are as they were."
+    message = f"[IMG-BAD] broken picture.\n  where : a.jpg\n  kept  : {kept}\n  fix   : remove it\n  exit 65"
     assert (code, told) == (65, f"ERROR {message}\n")
     facts = status(tmp_path / "out")
     assert (facts["state"], facts["error"]) == ("failed", message)
