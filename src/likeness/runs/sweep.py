@@ -15,7 +15,7 @@ from typing import Any, cast
 from filelock import FileLock, Timeout
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from likeness.errors import LikenessError, listed
@@ -67,10 +67,9 @@ def sweep_name(words: Sequence[str]) -> str:
     return f"{told or 'sweep'}-{digest([swept, fixed, grids])[:8]}"
 
 
-def typed(words: Sequence[str]) -> list[str]:
-    """Hydra's overrides as they were typed: what they refer to, such as the environment, is not followed."""
-    plain = OmegaConf.to_container(cast(ListConfig, words))
-    return [str(word) for word in cast(list[Any], plain)]
+def typed(words: Any) -> list[str]:
+    """Hydra's list of overrides as they were typed: what they refer to, such as the environment, is not followed."""
+    return [str(word) for word in cast(list[Any], OmegaConf.to_container(words))]
 
 
 def options_of_a_job(words: Iterable[str]) -> list[str]:
