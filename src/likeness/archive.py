@@ -22,7 +22,7 @@ _REBUILDERS = re.compile(
 _LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the magic number before torch 1.6
 _LEGACY_PICKLES = 5  # magic number, version, machine, values, names of the storages
 _LONGEST_DIRECTORY = 1 << 20  # bytes; some ten thousand tensors
-_MOST_VALUES, _DEEPEST, _LONGEST_NUMBER = 500_000, 50, 64
+_MOST_VALUES, _DEEPEST = 500_000, 50
 _WIDE, _LOCATOR, _END = (struct.Struct(form) for form in ("<4sQ2H2L4Q", "<4sLQL", "<4s4H2LH"))  # an archive's last
 
 
@@ -130,7 +130,7 @@ def _pickle_in(archive: zipfile.ZipFile, size: int) -> str:
         raise Unreadable("entries that lie over each other: they are longer than the file")
     if (pickled := f"{folder}/data.pkl") not in archive.namelist():
         raise Unreadable("an archive of something else: it has no data.pkl")
-    if f"{folder}/constants.pkl" in names:
+    if f"{folder}/constants.pkl".lower() in names:
         raise HoldsCode("TorchScript")
     if (name := archive.testzip()) is not None:
         raise Unreadable(f"the checksum of {printable(name)} does not fit its bytes")
@@ -167,8 +167,6 @@ def _values(content: Any) -> Iterator[Any]:
         (value, depth), count = waiting.pop(), count + 1
         if depth > _DEEPEST or count > _MOST_VALUES:
             raise Unreadable(f"values nested deeper than {_DEEPEST}, or more than {_MOST_VALUES:,} of them")
-        if isinstance(value, int) and value.bit_length() > _LONGEST_NUMBER:
-            raise Unreadable(f"a whole number of more than {_LONGEST_NUMBER} bits")
         if isinstance(value, dict):
             if getattr(value, "__dict__", {}).keys() - {"_metadata"}:
                 raise Unreadable("a mapping that hides its own methods behind values")

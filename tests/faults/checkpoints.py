@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import torch
 
 Content = dict[str, Any]
+_CODE = "code ("
 ENTRIES = ("evaluate", "resume", "weights")
 _EVERYWHERE = frozenset(ENTRIES)
 _CKPT = frozenset({"evaluate", "resume"})
@@ -32,10 +33,12 @@ class Hostile(NamedTuple):
     Args:
         write: Puts it at a path, given what a right file holds and a path that only code in it would make.
         refused_by: The entry points to which it is no harmless file.
+        told: What the refusal says of it.
     """
 
     write: Callable[[Path, Content, Path], None]
     refused_by: frozenset[str] = _EVERYWHERE
+    told: str = ""
 
 
 class Reduced:
@@ -68,8 +71,8 @@ def records_of(content: Any) -> dict[str, bytes]:
         return {name: archive.read(name) for name in archive.namelist()}
 
 
-def of_bytes(make: Callable[[Content], bytes], refused_by: frozenset[str] = _EVERYWHERE) -> Hostile:
-    return Hostile(lambda path, content, canary: _write(path, make(content)), refused_by)
+def of_bytes(make: Callable[[Content], bytes], refused_by: frozenset[str] = _EVERYWHERE, told: str = "") -> Hostile:
+    return Hostile(lambda path, content, canary: _write(path, make(content)), refused_by, told)
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -82,7 +85,7 @@ def gadget(place: tuple[Any, ...], call: Callable[[Path], Reduced]) -> Hostile:
     def write(path: Path, content: Content, canary: Path) -> None:
         path.write_bytes(saved(placed(content, place, call(canary))))
 
-    return Hostile(write)
+    return Hostile(write, told=_CODE)
 
 
 def changed(place: tuple[Any, ...], value: Any, refused_by: frozenset[str] = _EVERYWHERE) -> Hostile:
@@ -200,8 +203,9 @@ def _encrypted(content: Content) -> bytes:
 
 
 def _flipped(content: Content) -> bytes:
-    data = bytearray(saved(content))
-    data[data.index(b"data.pkl") + 40] ^= 4
+    """The lowest bit of a weight: a number as good as any other."""
+    data, weight = bytearray(saved(content)), content["state_dict"][first_weight(content)]
+    data[data.index(weight.numpy().tobytes()[:64])] ^= 1
     return bytes(data)
 
 
@@ -248,7 +252,7 @@ def _raw(protocol: int) -> Callable[[Path, Content, Path], None]:
 
 
 def _zipped_pickle(pickled: Callable[[Path], bytes]) -> Hostile:
-    return Hostile(lambda path, content, canary: _write(path, with_pickle(pickled(canary))(content)))
+    return Hostile(lambda path, content, canary: _write(path, with_pickle(pickled(canary))(content)), told=_CODE)
 
 
 def _inst(canary: Path) -> bytes:
@@ -299,14 +303,14 @@ FILES: dict[str, Hostile] = {
     "a pickle in a pickle": gadget(("a",), lambda c: Reduced(pickle.loads, pickle.dumps(_mkdir(c)))),
     "code and nothing else": Hostile(lambda path, content, canary: _write(path, saved(_mkdir(canary)))),
     "a whole module": changed(("a",), torch.nn.Linear(2, 2)),
-    "code as the kind of a storage": of_bytes(repickled(b"ctorch\nFloatStorage", b"cposix\nsystem")),
+    "code as the kind of a storage": of_bytes(repickled(b"ctorch\nFloatStorage", b"cposix\nsystem"), told=_CODE),
     "code of a newer pickle": _zipped_pickle(lambda canary: pickle.dumps(_mkdir(canary), 4)),
     "code of an old pickle": _zipped_pickle(_inst),
     "a raw pickle": Hostile(_raw(2)),
     "a raw pickle of protocol 4": Hostile(_raw(4)),
     "code in torch's format before 1.6": Hostile(_legacy_gadget),
     "torch's oldest format, a tar": of_bytes(_tar),
-    "TorchScript": of_bytes(beside("archive/constants.pkl")),
+    "TorchScript": of_bytes(beside("archive/constants.pkl"), told="code (TorchScript)"),
     "_instantiator": changed((EXTRA,), {"_instantiator": "os.system"}, frozenset()),
     "_class_path": changed((EXTRA,), {"_class_path": "os.system", "init_args": {}}, frozenset()),
     "_target_ in hyper_parameters": changed((EXTRA,), {"_target_": "os.system", "command": "true"}, frozenset()),
@@ -333,7 +337,7 @@ FILES: dict[str, Hostile] = {
             {**records_of(content), "archive/data/zeros": bytes(1 << 26)}, compression=zipfile.ZIP_DEFLATED
         )
     ),
-    "entries over each other": of_bytes(_layered),
+    "entries over each other": of_bytes(_layered, told="lie over each other"),
     "an archive in an archive": of_bytes(lambda content: packed({"archive/inner.ckpt": saved(content)})),
     "a NaN": of_bytes(_spoiled(NAN)),
     "an infinity": of_bytes(_spoiled(INF)),
@@ -351,14 +355,15 @@ FILES: dict[str, Hostile] = {
     "a card without a class": changed((CARD, "scaling"), {"kind": "none"}, _CKPT),
     "a text as the seed": changed((CARD, "seed"), "0", _CKPT),
     "a seed below zero": changed((CARD, "seed"), -1, _CKPT),
-    "a number of four thousand bits": changed((CARD, "seed"), 1 << 4000),
+    "a number too long to be shown": changed((CARD, "metric", "ks"), [1 << 20_000]),
+    "a seed of two thousand bits": changed((CARD, "seed"), 1 << 2000, _CKPT),
     "numbers as classes": changed((CARD, "classes"), [1, 2], _CKPT),
     "scoring by nobody's rule": changed((CARD, "metric", "ties"), {"a": 1}, frozenset({"evaluate"})),
     "scoring with an unknown option": changed((CARD, "metric", "codes"), 1, frozenset({"evaluate"})),
-    "depth without end": of_bytes(with_pickle(_deep())),
+    "depth without end": of_bytes(with_pickle(_deep()), told="nested deeper"),
     "lists of lists, a million million": changed((EXTRA,), _laughs()),
     "a list in itself": changed((EXTRA,), _circular()),
-    "a mapping that hides its methods": changed((EXTRA,), _Hiding()),
+    "a mapping that hides its methods": changed(("state_dict",), _Hiding()),
     "an archive behind a program": of_bytes(lambda content: b"\x7fELF" + bytes(60) + saved(content)),
     "an archive behind a web page": of_bytes(lambda content: b"<html></html>" + saved(content)),
     "an archive before a web page": of_bytes(lambda content: saved(content) + b"<html></html>"),

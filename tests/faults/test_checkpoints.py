@@ -102,6 +102,7 @@ def test_nothing_in_a_hostile_file_is_run_or_written_and_its_refusal_is_quick_an
         for key, seen in tries.items()
         if ("-" in seen.code or seen.code == "CKPT") != (key[0] in FILES[key[1]].refused_by)
         or any(word in seen.told for word in NEVER_OURS)
+        or (seen.code != "loaded" and FILES[key[1]].told not in seen.told)
         or (seen.code != "loaded" and not all(f"{part:<5} :" in seen.told for part in ("where", "fix")))
     }
     acted = {key: seen.calls for key, seen in tries.items() if seen.calls}

@@ -89,6 +89,7 @@ def test_what_a_reader_would_refuse_is_not_written(written, content):
     assert written.read_bytes() == before
 
 
+@pytest.mark.fault("F45")
 @pytest.mark.parametrize("call", [os.mkdir, os.system, exec], ids=["mkdir", "system", "exec"])
 @pytest.mark.parametrize("place", ["state_dict", CARD, "optimizer_states"])
 def test_a_checkpoint_with_code_is_refused_and_not_run(tmp_path, place, call):
@@ -105,6 +106,7 @@ def test_a_checkpoint_with_code_is_refused_and_not_run(tmp_path, place, call):
     assert canary.exists()
 
 
+@pytest.mark.fault("F45")
 def test_a_plain_pickle_is_no_checkpoint_and_not_run(tmp_path):
     path, canary = tmp_path / "evil.ckpt", tmp_path / "ran"
     path.write_bytes(pickle.dumps(Canary(canary)))
@@ -114,6 +116,7 @@ def test_a_plain_pickle_is_no_checkpoint_and_not_run(tmp_path):
     assert not canary.exists()
 
 
+@pytest.mark.fault("F45")
 def test_a_cut_checkpoint_is_damaged_at_any_length(written):
     whole = written.read_bytes()
     for length in [0, 1, 3, *range(4, len(whole), 97), len(whole) - 1]:
@@ -123,6 +126,7 @@ def test_a_cut_checkpoint_is_damaged_at_any_length(written):
         assert "the file is as it was" in error.kept.lower()
 
 
+@pytest.mark.fault("F45")
 def test_no_flipped_bit_changes_what_is_read(written):
     whole = written.read_bytes()
     places, told, unharmed = range(0, len(whole), 13), [], 0
@@ -139,6 +143,7 @@ def test_no_flipped_bit_changes_what_is_read(written):
     assert len(told) > len(places) / 2
 
 
+@pytest.mark.fault("F45")
 def test_a_description_that_makes_the_reader_stumble_is_a_refusal(written):
     """Cut after each byte, with checksums that fit: the unpickler fails in a dozen ways, none of them a traceback."""
     with zipfile.ZipFile(written) as archive:

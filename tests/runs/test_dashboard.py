@@ -193,6 +193,7 @@ def test_no_server_at_the_start_costs_neither_the_run_nor_a_value(sweep, figure)
     )
 
 
+@pytest.mark.fault("F46")
 def test_no_secret_of_the_environment_is_in_any_file(sweep):
     files = [path for path in sweep.parents[1].rglob("*") if path.is_file()]
     assert any(path.suffix == ".wandb" for path in files)

@@ -68,7 +68,7 @@ def sweep_name(words: Sequence[str]) -> str:
 
 
 def typed(words: Any) -> list[str]:
-    """Hydra's overrides, a list of its own kind, as they were typed: what they refer to is not followed."""
+    """Hydra's list of overrides as they were typed: what they refer to, such as the environment, is not followed."""
     return [str(word) for word in cast(list[Any], OmegaConf.to_container(words))]
 
 
