@@ -219,10 +219,14 @@ CASES = {
         "1 of 1 tensors disagree",
         "a: file (2, 2), network (2,)",
         "backbone.name",
-        cause="No other network",
+        cause="no network",
     ),
     "WEIGHTS-NAN": Case(
-        lambda p, m: read_file(saved(p, {"a": EYE / 0})), "1 of 1 tensors are not finite", "a.pth\na", "again"
+        lambda p, m: read_file(saved(p, {"a": EYE / 0})),
+        "1 of 1 tensors are not finite",
+        "a.pth\na",
+        "again",
+        cause="damaged",
     ),
     "WEIGHTS-HASH": Case(tampered, "does not hold the weights", "a.safetensors", "fetch", cause="stated 000"),
     "NET": Case(lambda p, m: offline(), "a.pth is not here yet", "http://x/a.pth", "Start the run"),
