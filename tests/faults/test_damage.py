@@ -86,6 +86,7 @@ def test_bit_rot_of_a_shard_is_seen_at_every_byte(tmp_path, figure):
     assert (found_in(tmp_path) == ROWS).all()
 
 
+@pytest.mark.fault("F22")
 def test_bit_rot_of_a_ledger_is_seen_at_every_byte(tmp_path, figure):
     file, path = noted(tmp_path)
     whole, taken = path.read_bytes(), 0

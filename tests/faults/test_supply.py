@@ -23,6 +23,7 @@ FLOORS = {
 NEEDED = [Requirement(line) for line in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]]
 
 
+@pytest.mark.fault("F45", "F46")
 def test_what_is_installed_is_what_is_asked_for(figure):
     wrong = [str(each) for each in NEEDED if not each.specifier.contains(version(each.name))]
     figure("G19", f"of {len(NEEDED)} packages installed that are not as asked for", 0, wrong or 0)
@@ -36,6 +37,7 @@ def test_nothing_older_is_asked_for_than_is_safe(name):
     assert not asked.specifier.contains("0.1")
 
 
+@pytest.mark.fault("F45", "F46")
 def test_no_call_could_run_a_file(figure):
     found = [told for path in FILES for told in code_runners(relative(path), path.read_text())]
     figure("G19", f"calls in {len(FILES)} files that could run a file, a text or a shell", 0, found or 0)
