@@ -146,7 +146,7 @@ def _trained(data: FeatureData, folder: Path) -> None:
     words = ["data=folder", "data.root=/none", "architecture=dense", f"architecture.widths=[{CODE}]", "logger=none"]
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = checked(compose("train", [*words, "trainer.max_epochs=1", "trainer.accelerator=cpu"]))
-    card = {"schema": 1, "options": {}, "fingerprint": "none"}
+    card = {"schema": 1, "options": {}, "fingerprint": "0" * 64}
     run, heads = RunFolder(folder, config), assembly.build_heads([config], data.feature_shape, card)
     assembly.fit_heads(assembly.build_trainer(config, run), heads, data, run)
 

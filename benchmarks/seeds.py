@@ -61,7 +61,7 @@ def composed(code: int, options: argparse.Namespace, folder: Path) -> list[dict[
 def fitted(each: list[dict[str, Any]], features: Features, folder: Path) -> np.ndarray:
     """Seconds, of the clock and of the processor, that one job takes to train a head for each of these configs."""
     data = FeatureData(features, BATCH, each[0]["seed"])
-    card = {"schema": 1, "options": {}, "fingerprint": "none"}
+    card = {"schema": 1, "options": {}, "fingerprint": "0" * 64}
     heads = assembly.build_heads(each, data.feature_shape, card)
     started = np.array([time.perf_counter(), time.process_time()])
     run = RunFolder(folder, each[0])
