@@ -45,6 +45,22 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_with_options(
+    commands: Any, do: Callable[..., None], brief: str, told: str, options: Sequence["Option"], usage: str
+) -> argparse.ArgumentParser:
+    """A subcommand, named as its function, whose help lists the options ``name=value`` that it takes."""
+    name = do.__name__.removeprefix("_")
+    parser = commands.add_parser(
+        name,
+        help=brief,
+        description="\n".join([told, "", *_help(options)]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        usage=f"likeness {name} {usage}",
+    )
+    parser.set_defaults(do=do)
+    return parser
+
+
 def _add_weights(commands: Any) -> None:
     parts = commands.add_parser("weights", help="weights of other frameworks").add_subparsers(
         metavar="COMMAND", required=True
@@ -195,18 +211,11 @@ def _add_extract(commands: Any) -> None:
     told = """Fill the store of features, and nothing else. A later train.py computes only what is missing.
 
 All other options are those of train.py (its --help lists the groups); of these data, decoding, preprocessing, backbone,
-extraction and paths count, and trainer.accelerator, devices, num_nodes and strategy (auto or ddp).
-"""
-    parser = commands.add_parser(
-        "extract",
-        help="fill the store of features, on many GPUs or nodes",
-        description="\n".join([told, *_help(_EXTRACT)]),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="likeness extract [shard=i/n] [NAME=VALUE ...]",
-    )
+extraction and paths count, and trainer.accelerator, devices, num_nodes and strategy (auto or ddp)."""
+    brief, usage = "fill the store of features, on many GPUs or nodes", "[shard=i/n] [NAME=VALUE ...]"
+    parser = _add_with_options(commands, _extract, brief, told, _EXTRACT, usage)
     parser.add_argument("options", nargs="*", metavar="NAME=VALUE", help="as above")
     parser.add_argument("--cfg", choices=("job",), help="show every option with its value, and end")
-    parser.set_defaults(do=_extract)
 
 
 def _extract(given: argparse.Namespace) -> None:
@@ -254,15 +263,9 @@ _PROJECT = (
 
 def _add_project(commands: Any) -> None:
     told = "t-SNE maps of a run's features above its codes, and their KL beside the hits that it need not follow."
-    parser = commands.add_parser(
-        "project",
-        help="t-SNE maps of a run's features and codes",
-        description="\n".join([told, "", *_help(_PROJECT)]),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="likeness project run=FOLDER [NAME=VALUE ...]",
-    )
+    brief, usage = "t-SNE maps of a run's features and codes", "run=FOLDER [NAME=VALUE ...]"
+    parser = _add_with_options(commands, _project, brief, told, _PROJECT, usage)
     parser.add_argument("options", nargs="*", metavar="NAME=VALUE", help="as above")
-    parser.set_defaults(do=_project)
 
 
 def _project(given: argparse.Namespace) -> None:
@@ -283,15 +286,9 @@ _REPORT = (Option("out", Path, "FILE", "where to; when left out FOLDER/sweep.htm
 
 def _add_report(commands: Any) -> None:
     told = "One page of all runs in these folders, sweeps' and single runs', to open in a browser without a network."
-    parser = commands.add_parser(
-        "report",
-        help="one page of a sweep, or of any runs",
-        description="\n".join([told, "", *_help(_REPORT)]),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="likeness report FOLDER... [out=FILE]",
-    )
+    brief, usage = "one page of a sweep, or of any runs", "FOLDER... [out=FILE]"
+    parser = _add_with_options(commands, _report, brief, told, _REPORT, usage)
     parser.add_argument("words", nargs="+", metavar="FOLDER", help="of a sweep or of a run; and out=FILE as above")
-    parser.set_defaults(do=_report)
 
 
 def _report(given: argparse.Namespace) -> None:
@@ -318,15 +315,9 @@ _DOCTOR = (
 
 def _add_doctor(commands: Any) -> None:
     told = "What is wrong, and what mends it. Nothing is changed. Without options: this machine and the store."
-    parser = commands.add_parser(
-        "doctor",
-        help="what is wrong with this machine, a store, pictures or a run",
-        description="\n".join([told, "", *_help(_DOCTOR)]),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        usage="likeness doctor [NAME=VALUE ...]",
-    )
+    brief, usage = "what is wrong with this machine, a store, pictures or a run", "[NAME=VALUE ...]"
+    parser = _add_with_options(commands, _doctor, brief, told, _DOCTOR, usage)
     parser.add_argument("options", nargs="*", metavar="NAME=VALUE", help="as above")
-    parser.set_defaults(do=_doctor)
 
 
 def _doctor(given: argparse.Namespace) -> None:
