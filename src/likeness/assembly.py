@@ -438,8 +438,9 @@ def _warn_of_last_weights() -> None:
 
 def _fit_interruptibly(trainer: pl.Trainer, module: Autoencoder, data: FeatureData, resume_from: Path | None) -> None:
     if resume_from:
-        checkpoint.refuse_other_pictures(resume_from, module.card)
-        refuse_misfit(resume_from, checkpoint.open_checkpoint(resume_from), trainer, module)
+        content = checkpoint.open_checkpoint(resume_from)
+        checkpoint.refuse_other_pictures(resume_from, content, module.card)
+        refuse_misfit(resume_from, content, trainer, module)
         warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty")  # it should be
     try:
         with processes.told_apart():

@@ -197,7 +197,7 @@ CASES = {
         cause="a file name is '1.png'",
     ),
     "DATA-CHANGED": Case(
-        lambda p, m: refuse_other_pictures(checkpoint(p), {"pictures": "1" * 64}),
+        lambda p, m: refuse_other_pictures(at := checkpoint(p), open_checkpoint(at), {"pictures": "1" * 64}),
         "other pictures",
         "differing: pictures",
         "hydra.run.dir",

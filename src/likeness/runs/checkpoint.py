@@ -86,9 +86,9 @@ def resume_paths(folder: Path) -> list[Path]:
     return [path for path in folder.glob("resume-*.ckpt") if path.stem.removeprefix("resume-").isdecimal()]
 
 
-def refuse_other_pictures(path: Path, card: Mapping[str, Any]) -> None:
+def refuse_other_pictures(path: Path, content: Mapping[str, Any], card: Mapping[str, Any]) -> None:
     """Raises DATA-CHANGED when the checkpoint at ``path`` learned from other pictures or features than the card's."""
-    before = open_checkpoint(path)[CARD]
+    before = content[CARD]
     if changed := [name for name in _WHAT_A_HEAD_LEARNS_FROM if before.get(name) != card.get(name)]:
         raise LikenessError(
             "DATA-CHANGED",
