@@ -25,7 +25,8 @@ MAY_IMPORT = {
     "assembly": {*ROOMS, "runs", "config", *SUPPORT},
     "grid": {*ROOMS, "runs", "config", "assembly", *SUPPORT},
     "doctor": {*ROOMS, "runs", "config", *SUPPORT},
-    "app": {*ROOMS, "runs", "config", "assembly", "doctor", *SUPPORT},
+    "model": {*ROOMS, "config", "assembly", *SUPPORT},
+    "app": {*ROOMS, "runs", "config", "assembly", "doctor", "model", *SUPPORT},
 }
 MAY_IMPORT["reports"] |= {"runs"}
 MAY_IMPORT["runs/launch.py"] = MAY_IMPORT["runs"] | {"config"}

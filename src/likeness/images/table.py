@@ -83,8 +83,8 @@ def tabulate(root: Path, rows: Iterable[Row], seed: int, fractions: Sequence[flo
         LikenessError: DATA-LAYOUT when fewer than two classes are left to tell apart.
     """
     rows = sorted(rows)
-    classes, labels = _numbered([row.label for row in rows])
-    home_names, homes = _numbered([row.home for row in rows])
+    classes, labels = numbered([row.label for row in rows])
+    home_names, homes = numbered([row.home for row in rows])
     _refuse_single_class(root, classes)
     table = ImageTable(
         root=root,
@@ -105,7 +105,8 @@ def tabulate(root: Path, rows: Iterable[Row], seed: int, fractions: Sequence[flo
     return table
 
 
-def _numbered(values: Sequence[str]) -> tuple[tuple[str, ...], Int64[np.ndarray, " n"]]:
+def numbered(values: Sequence[str]) -> tuple[tuple[str, ...], Int64[np.ndarray, " n"]]:
+    """The distinct values in order, and the number of each among them; "" is none of them and has -1."""
     names = tuple(sorted(set(values) - {""}))
     number = {name: i for i, name in enumerate(names)} | {"": -1}
     return names, np.array([number[value] for value in values], dtype=np.int64)
