@@ -13,13 +13,14 @@ PACKAGE = ROOT / "src" / "likeness"
 FILES = sorted(PACKAGE.rglob("*.py"))
 HEAVY = {"torch", "torchvision", "torchmetrics", "numpy", "scipy", "sklearn", "pytorch_lightning", "PIL", "matplotlib"}
 ROOMS = ("images", "features", "heads", "retrieval", "reports")
-SUPPORT = {"errors", "files", "console", "archive", "sealed"}
+SUPPORT = {"errors", "files", "console", "archive", "sealed", "locking"}
 MAY_IMPORT = {
     **{room: {*ROOMS[: place + 1], *SUPPORT} for place, room in enumerate(ROOMS)},
     "runs": {"runs", *SUPPORT},
     "errors": set(),
     "archive": set(),
     "sealed": {"errors", "files"},
+    "locking": {"errors", "files"},
     "files": {"errors"},
     "console": {"errors", "files"},
     "config": SUPPORT,

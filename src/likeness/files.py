@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from likeness.errors import LikenessError
 
 OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)  # and not of a wrong path
+_WITHOUT_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)  # file systems that have none
 _TEMPORARY = ".tmp-"
 _PAUSES = (0.1, 0.3, 1.0, 3.0, 10.0, 25.0, 50.0)  # seconds: a client of NFS may hold an old name for a minute
 Read = TypeVar("Read")
@@ -31,6 +32,37 @@ def write_atomic(path: Path, data: bytes) -> None:
     Raises:
         LikenessError: DISK when the disk is full or fails, STORE-PERM when the folder cannot be written.
     """
+    with _written_beside(path, data) as temporary:
+        os.replace(temporary, path)
+
+
+def write_once(path: Path, data: bytes) -> bool:
+    """``write_atomic``, but only where there is no such file yet: of two writers one succeeds, with or without locks.
+
+    Returns:
+        Whether it was this one.
+
+    Raises:
+        LikenessError: DISK, STORE-PERM.
+    """
+    with _written_beside(path, data) as temporary:
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            # NFS may have made the link, lost its answer and tried again.
+            return temporary.stat().st_nlink > 1
+        except OSError as error:
+            if error.errno not in _WITHOUT_LINKS:
+                raise
+            if path.exists():
+                return False
+            os.replace(temporary, path)
+    return True
+
+
+@contextmanager
+def _written_beside(path: Path, data: bytes) -> Iterator[Path]:
+    """A file with ``data``, synced, in the folder of ``path``; gone afterwards, and the folder synced."""
     temporary = path.with_name(f"{_TEMPORARY}{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}")
     with explained(path, len(data)):
         try:
@@ -39,7 +71,7 @@ def write_atomic(path: Path, data: bytes) -> None:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
+            yield temporary
             _sync_folder(path.parent)
         finally:
             with suppress(OSError):

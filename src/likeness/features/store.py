@@ -12,10 +12,9 @@ import logging
 import os
 import re
 import shutil
-import socket
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,19 +22,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from jaxtyping import Bool, Float, Float32, Int, UInt8
 from torch import Tensor
 
 from likeness.errors import LikenessError
 from likeness.files import canonical_json, digest, explained, patiently, sweep_temporary, write_json
+from likeness.locking import held
 from likeness.sealed import Damaged, Sealed, seal, unseal
 
 log = logging.getLogger(__name__)
 
 SCHEMA = 1
 _LOCK_OF_A_SHARE = re.compile(r"\.lock-(\d+)-of-(\d+)")
-_SECONDS_BETWEEN_WAITING_LINES = 10.0
 _TENSORS = {"features": "F32", "keys": "U8", "white": "F32"}
 _IDENTITY = "extractor.json"
 _MOST_SHOWN = 12  # characters of a digest
@@ -248,13 +246,13 @@ class Shelf:
             if not os.access(self.folder, os.W_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.folder))
         locked = False
-        with ExitStack() as held:
+        with ExitStack() as locks:
             try:
                 with self._locked(""):
                     for other in self._overlapping(share):
                         with self._locked(f"-{other}"):
                             pass
-                    held.enter_context(self._locked(f"-{share}"))
+                    locks.enter_context(self._locked(f"-{share}"))
                 locked = True
             except (OSError, NotImplementedError) as error:
                 log.warning("[LOCK] no working lock in %s (%s): some work may be done twice", self.folder, error)
@@ -275,26 +273,8 @@ class Shelf:
         named = [_LOCK_OF_A_SHARE.fullmatch(path.name) for path in sorted(self.folder.glob(".lock-*"))]
         return [other for match in named if match and share.overlaps(other := Share(int(match[1]), int(match[2])))]
 
-    @contextmanager
-    def _locked(self, name: str) -> Iterator[None]:
-        place = self.folder / f".lock{name}"
-        lock = FileLock(place, timeout=_SECONDS_BETWEEN_WAITING_LINES, fallback_to_soft=False)
-        holder = self.folder / f".holder{name}"
-        started = time.monotonic()
-        while not lock.is_locked:
-            try:
-                lock.acquire()
-            except Timeout:
-                waited = time.monotonic() - started
-                log.info("waiting for features (%s comes first, %.0f s; %s)", _who(holder), waited, _way_out(place))
-        try:
-            with explained(holder):
-                holder.write_text(f"{socket.gethostname()} pid {os.getpid()}")
-            yield
-        finally:
-            with suppress(OSError):
-                holder.unlink()
-            lock.release()
+    def _locked(self, name: str) -> AbstractContextManager[None]:
+        return held(self.folder, name, "features", "rows are computed twice")
 
     def refuse_full_disk(self, rows: int, shape: tuple[int, ...]) -> None:
         """Raises DISK when this many more rows will not fit, before any is computed."""
@@ -309,17 +289,6 @@ class Shelf:
                 kept="Every row that is in the store.",
                 fix="Free some space, or move the store with paths.store= or LIKENESS_STORE.",
             )
-
-
-def _way_out(place: Path) -> str:
-    return f"should it be stopped or its machine gone, end it or remove {place}: at worst rows are computed twice"
-
-
-def _who(holder: Path) -> str:
-    try:
-        return holder.read_text(errors="replace")
-    except OSError:  # it has let go, or has only just begun
-        return "another process"
 
 
 def row_bytes(shape: tuple[int, ...]) -> int:
