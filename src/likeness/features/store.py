@@ -177,10 +177,8 @@ class Shelf:
         places = Places(np.full(len(digests), -1), np.zeros(len(digests), np.int64))
         if not lengths or not len(digests):
             return places
-        known, asked = _sortable(self._keys), _sortable(digests)
-        order = np.argsort(known, kind="stable")
-        at = order[np.minimum(np.searchsorted(known, asked, sorter=order), len(order) - 1)]
-        found = (self._keys[at] == digests).all(1)
+        at = positions(self._keys, digests)
+        found = at >= 0
         starts = np.concatenate([[0], np.cumsum(lengths)])
         places.shard[found] = np.searchsorted(starts, at[found], side="right") - 1
         places.row[found] = at[found] - starts[places.shard[found]]
@@ -294,6 +292,16 @@ class Shelf:
 def row_bytes(shape: tuple[int, ...]) -> int:
     """What a row, its key and its share of white pixels take in the store."""
     return int(np.prod(shape)) * 4 + 36
+
+
+def positions(known: UInt8[np.ndarray, "k 32"], asked: UInt8[np.ndarray, "n 32"]) -> Int[np.ndarray, " n"]:
+    """Where each of the digests that are asked for is among those that are known, -1 where it is not."""
+    if not len(known):
+        return np.full(len(asked), -1)
+    by_start, starts = _sortable(known), _sortable(asked)
+    order = np.argsort(by_start, kind="stable")
+    at = order[np.minimum(np.searchsorted(by_start, starts, sorter=order), len(order) - 1)]
+    return np.where((known[at] == asked).all(1), at, -1)
 
 
 def _sortable(keys: UInt8[np.ndarray, "n 32"]) -> np.ndarray:
