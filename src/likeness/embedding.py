@@ -66,7 +66,7 @@ def embed(
     model = model.frozen() if frozen else model
     config = {
         "paths": {"store": store_of(model.card, store or os.environ.get("LIKENESS_STORE"))},
-        "extraction": asdict(Extraction(memory_gb=0)),  # each row is looked at once: they stay on disk
+        "extraction": asdict(Extraction(memory_gb=0.0)),  # each row is looked at once: they stay on disk
     }
     features = features_of(table, config, model.extractor, on_bad_image)
     with progress("codes", len(features.table), "codes") as advance:

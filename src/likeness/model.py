@@ -162,7 +162,7 @@ def _head_digest(head: Autoencoder | None, card: Mapping[str, Any]) -> str:
     return sums.hexdigest()
 
 
-def _several(pictures: Iterable[Picture]) -> list[Picture]:
+def _several(pictures: Any) -> list[Picture]:
     """One picture is refused: a path would be taken for its letters, an image for its rows."""
     single = isinstance(pictures, str | os.PathLike | bytes | Image.Image)
     if single or (isinstance(pictures, np.ndarray) and pictures.ndim != 4):
@@ -177,7 +177,9 @@ def _several(pictures: Iterable[Picture]) -> list[Picture]:
 
 def _from_array(picture: np.ndarray) -> Image.Image:
     if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
-        raise BadImage("IMG-SHAPE", f"an array must be uint8 [height, width, 3], not {picture.dtype} {picture.shape}")
+        raise BadImage(
+            "IMG-SHAPE", f"an array must be uint8 [height, width, 3], not {picture.dtype} {list(picture.shape)}"
+        )
     return Image.fromarray(picture)
 
 

@@ -196,8 +196,12 @@ def _loaded(
     known = set(network.state_dict())
     network = _cut(network, name, layer)
     if not drawn:
-        state, wanted = _read(name, weights) if state is None else state, network.state_dict()
-        fitting = weight_files.check_fits(state, wanted, known, name, weights, partial(_recognised, name))
+        wanted = network.state_dict()
+        fitting = (
+            weight_files.check_fits(_read(name, weights), wanted, known, name, weights, partial(_recognised, name))
+            if state is None
+            else weight_files.check_fits(state, wanted, known, name, "its own weights")
+        )
         network.load_state_dict(fitting, assign=True)
     return network
 
