@@ -28,7 +28,11 @@ MAY_IMPORT = {
     "grid": {*ROOMS, "runs", "config", "assembly", *SUPPORT},
     "doctor": {*ROOMS, "runs", "config", *SUPPORT},
     "model": {*ROOMS, "config", "assembly", *SUPPORT},
-    "app": {*ROOMS, "runs", "config", "assembly", "doctor", "model", *SUPPORT},
+    "onnx_file": {*ROOMS, "model", *SUPPORT},
+    "export": {*ROOMS, "runs", "model", "onnx_file", "__version__", *SUPPORT},
+    "embedding": {*ROOMS, "config", "assembly", "model", *SUPPORT},
+    "__init__": {"model"},
+    "app": {*ROOMS, "runs", "config", "assembly", "doctor", "model", "export", "embedding", *SUPPORT},
 }
 MAY_IMPORT["reports"] |= {"runs"}
 MAY_IMPORT["runs/launch.py"] = MAY_IMPORT["runs"] | {"config"}

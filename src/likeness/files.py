@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from likeness.errors import LikenessError
 
@@ -26,11 +26,22 @@ Read = TypeVar("Read")
 def write_atomic(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path`` so that a reader sees the old file, the new one, or none; never a part.
 
+    Raises:
+        LikenessError: DISK when the disk is full or fails, STORE-PERM when the folder cannot be written.
+    """
+    with writing(path, len(data)) as file:
+        file.write(data)
+
+
+@contextmanager
+def writing(path: Path, size: int = 0) -> Iterator[BinaryIO]:
+    """A file that takes its place at ``path`` when the context ends, for what is too large to be held as a whole.
+
     The temporary file lies in the target's folder (a rename across devices is a copy) and its name says
     who writes it, so that what a killed process leaves behind can be told from work in progress.
 
     Raises:
-        LikenessError: DISK when the disk is full or fails, STORE-PERM when the folder cannot be written.
+        LikenessError: As ``write_atomic``; then, and whatever else ends the context, an earlier file is as it was.
     """
     with _written_beside(path, data) as temporary:
         os.replace(temporary, path)
@@ -64,11 +75,11 @@ def write_once(path: Path, data: bytes) -> bool:
 def _written_beside(path: Path, data: bytes) -> Iterator[Path]:
     """A file with ``data``, synced, in the folder of ``path``; gone afterwards, and the folder synced."""
     temporary = path.with_name(f"{_TEMPORARY}{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}")
-    with explained(path, len(data)):
+    with explained(path, size):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with open(temporary, "wb") as file:
-                file.write(data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             yield temporary
