@@ -57,6 +57,8 @@ CODES = {
     "STORE-PERM": Code(CANNOT_CREATE, "a folder may not be written to", _FILES),
     "STORE-VERSION": Code(BAD_DATA, "the store of features was written by a newer version", _FILES),
     "RETRIEVAL": Code(BAD_DATA, "codes or labels cannot be scored as given", _PICTURES),
+    "ENGINE": Code(UNAVAILABLE, "a search server does not answer, or its rows changed behind the index", _FILES),
+    "ENGINE-MODEL": Code(BAD_DATA, "a collection of a search server is another model's", _FILES),
     "RUN-DIR": Code(CANNOT_CREATE, "the run's folder is another's, or cannot be made", _FILES),
     "RUN-MISSING": Code(MISSING, "there is no finished run or sweep in that folder", _FILES),
     "QUEUE": Code(UNAVAILABLE, "Slurm is not here, or does not answer", _FILES),
