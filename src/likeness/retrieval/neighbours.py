@@ -124,7 +124,7 @@ class Gallery:
         keep: bool = True,
     ) -> None:
         self.rows = comparable(codes, ids, groups)
-        _refuse_zero(self.rows, "gallery")
+        refuse_zero(self.rows, "gallery")
         self.ids, self.order = self.rows.ids.sort()
         _refuse_twice(self.ids)
         self.place, self.tile_bytes, self.keep = places(self.rows.ids, self.ids), tile_bytes, keep
@@ -154,7 +154,7 @@ class Gallery:
         else:
             asked = comparable(queries, query_ids, query_groups)
             place_q = places(asked.ids, self.ids)
-        _refuse_zero(asked, "query")
+        refuse_zero(asked, "query")
         refuse_too_few(k, self._candidates(asked, query_ids is not None), asked.ids)
         key_qk = no_keys(len(asked), k, queries.device)
         for part in self._made() if self._kept is None else self._kept:
@@ -323,7 +323,8 @@ def rank_keys(
     return pair_keys(similarity_qg, place_g, last_of_ties_qg)
 
 
-def _refuse_zero(rows: Rows, side: str) -> None:
+def refuse_zero(rows: Rows, side: str) -> None:
+    """Raises RETRIEVAL for rows that point nowhere, naming their ids."""
     ids = rows.ids[rows.is_zero].tolist()
     if ids:
         raise refusal(
