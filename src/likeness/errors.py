@@ -37,7 +37,7 @@ CODES = {
     "DATA-MISSING": Code(MISSING, "a folder or file of pictures is not there", _PICTURES),
     "DATA-LAYOUT": Code(BAD_DATA, "the folder is not laid out as pictures by class", _PICTURES),
     "DATA-MANIFEST": Code(BAD_DATA, "the manifest cannot be read, or a line of it has no meaning", _PICTURES),
-    "DATA-HOMES": Code(BAD_DATA, "the pattern finds the home of no picture", _PICTURES),
+    "DATA-HOMES": Code(BAD_DATA, "no picture's home is known, or no home has two pictures", _PICTURES),
     "DATA-CHANGED": Code(
         BAD_DATA, "pictures changed or vanished while they were read, or since the run began", _PICTURES
     ),

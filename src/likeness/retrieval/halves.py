@@ -181,8 +181,10 @@ def summarize(found: Found, ks: Sequence[int]) -> dict[str, Any]:
     Raises:
         LikenessError: RETRIEVAL when a k is not below the number of gallery halves.
     """
+    incomparable = [rule for rule, ranks in found["head"].items() if not ranks.ranks.any()]
     found = {
-        method: {rule: ranks for rule, ranks in rules.items() if ranks.ranks.any()} for method, rules in found.items()
+        method: {rule: ranks for rule, ranks in rules.items() if rule not in incomparable}
+        for method, rules in found.items()
     }
     first = next(iter(found["head"].values()))
     if max(ks) >= (fewest := int(first.candidates.min())) or min(ks) < 1:
@@ -194,6 +196,7 @@ def summarize(found: Found, ks: Sequence[int]) -> dict[str, Any]:
         "queries": len(first.homes),
         "candidates": [fewest, int(first.candidates.max())],
         "chance": {measure: first.chance(measure) for measure in measures},
+        "incomparable": incomparable,
     }
     for method, rules in found.items():
         summary[method] = {rule: {name: _interval(ranks, name) for name in measures} for rule, ranks in rules.items()}

@@ -79,7 +79,7 @@ class Homes:
         at = self.pictures(homes)
         return Homes(self.rows.take(at), self.kinds[at], self.ids[homes], self.sizes[homes], self.lengths[homes])
 
-    def row_of(self, home: int) -> slice:
+    def pictures_of(self, home: int) -> slice:
         return self.pictures(slice(home, home + 1))
 
 
@@ -327,7 +327,7 @@ def assigned(query: Homes, gallery: Homes, at: Int64[Tensor, "b"]) -> Float32[Te
 
 def _meetings(query: Homes, gallery: Homes, home: int, rule: str) -> tuple[Int64[Tensor, "m"], Float32[Tensor, "m"]]:
     """The gallery's row that each picture of the query meets in a home, in the order of the query as given."""
-    pictures = gallery.row_of(home)
+    pictures = gallery.pictures_of(home)
     cosine_nm = settled(gallery.rows.unit(pictures) @ query.rows.unit().T)
     if rule == "assignment":
         met = torch.zeros_like(cosine_nm, dtype=torch.bool)
