@@ -32,7 +32,8 @@ MAY_IMPORT = {
     "export": {*ROOMS, "runs", "model", "onnx_file", "__version__", *SUPPORT},
     "embedding": {*ROOMS, "config", "assembly", "model", *SUPPORT},
     "__init__": {"model"},
-    "app": {*ROOMS, "runs", "config", "assembly", "doctor", "model", "export", "embedding", *SUPPORT},
+    "homes": {*ROOMS, "config", "assembly", *SUPPORT},
+    "app": {*ROOMS, "runs", "config", "assembly", "doctor", "model", "export", "embedding", "homes", *SUPPORT},
 }
 MAY_IMPORT["reports"] |= {"runs"}
 MAY_IMPORT["runs/launch.py"] = MAY_IMPORT["runs"] | {"config"}

@@ -50,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_report,
         _add_sync,
         _add_doctor,
+        _add_homes,
     ):
         add(commands)
     return parser
@@ -496,6 +497,70 @@ def _sync(given: argparse.Namespace) -> None:
     finally:
         if board.rows:
             terminal().print(board)
+
+
+def _at_least(least: int, text: str) -> int:
+    if (number := _number(int, text)) < least:
+        raise ValueError(f"{number} is less than {least}")
+    return number
+
+
+_HOMES = (
+    Option("run", Path, "FOLDER", "the finished run", needed=True),
+    Option("data", Path, "FOLDER", "other pictures, a folder for each kind; when left out those of the run"),
+    Option("home_pattern", str, "REGEX", "where a file name says the home; when left out as in training"),
+    Option(
+        "split",
+        partial(_one_of, choices=_SPLITS),
+        "test",
+        "train, val, test or all; when left out test, of other pictures all",
+    ),
+    Option(
+        "halves",
+        partial(_values, read=partial(_one_of, choices=("random", "kinds"))),
+        "random,kinds",
+        "how a home's pictures are halved: by chance, or so that no kind is in both halves",
+        ("random", "kinds"),
+    ),
+    Option(
+        "seed",
+        partial(_values, read=partial(_at_least, 0)),
+        "0,1,2,3,4",
+        "of the random halves, averaged",
+        tuple(range(5)),
+    ),
+    Option("k", partial(_values, read=partial(_at_least, 1)), "1,5,10", "of the hits", (1, 5, 10)),
+    Option("copies", _switch, "false", "true keeps all pictures of the same bytes, not the first alone", False),
+    Option("out", Path, "FOLDER", "where to; when left out RUN/homes"),
+    Option("debug", _switch, "false", "true shows where an error comes from", False),
+)
+
+
+def _add_homes(commands: Any) -> None:
+    told = "How often the halves of a home's pictures find each other, by every rule that compares sets of pictures."
+    brief, usage = "how well homes find homes", "run=FOLDER [NAME=VALUE ...]"
+    parser = _add_with_options(commands, _homes, brief, told, _HOMES, usage)
+    parser.add_argument("options", nargs="*", metavar="NAME=VALUE", help="as above")
+
+
+def _homes(given: argparse.Namespace) -> None:
+    asked = options_of("homes", _HOMES, given.options)
+
+    from likeness.homes import Asked, score_homes
+
+    score_homes(
+        Asked(
+            run=asked.run,
+            data=asked.data,
+            home_pattern=asked.home_pattern,
+            split=asked.split,
+            halves=asked.halves,
+            seeds=asked.seed,
+            ks=asked.k,
+            keep_copies=asked.copies,
+            folder=asked.out or asked.run / "homes",
+        )
+    )
 
 
 def _help(options: Sequence[Option]) -> Iterator[str]:

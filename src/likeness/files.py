@@ -43,8 +43,8 @@ def writing(path: Path, size: int = 0) -> Iterator[BinaryIO]:
     Raises:
         LikenessError: As ``write_atomic``; then, and whatever else ends the context, an earlier file is as it was.
     """
-    with _written_beside(path, data) as temporary:
-        os.replace(temporary, path)
+    with _appearing(path, size, os.replace) as file:
+        yield file
 
 
 def write_once(path: Path, data: bytes) -> bool:
@@ -56,24 +56,35 @@ def write_once(path: Path, data: bytes) -> bool:
     Raises:
         LikenessError: DISK, STORE-PERM.
     """
-    with _written_beside(path, data) as temporary:
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            # NFS may have made the link, lost its answer and tried again.
-            return temporary.stat().st_nlink > 1
-        except OSError as error:
-            if error.errno not in _WITHOUT_LINKS:
-                raise
-            if path.exists():
-                return False
-            os.replace(temporary, path)
+    try:
+        with _appearing(path, len(data), _linked) as file:
+            file.write(data)
+    except _Present:
+        return False
     return True
 
 
+class _Present(Exception):
+    """There is such a file."""
+
+
+def _linked(temporary: Path, path: Path) -> None:
+    try:
+        os.link(temporary, path)
+    except FileExistsError as error:
+        if temporary.stat().st_nlink == 1:  # else NFS has made the link, lost its answer and tried again
+            raise _Present from error
+    except OSError as error:
+        if error.errno not in _WITHOUT_LINKS:
+            raise
+        if path.exists():
+            raise _Present from error
+        os.replace(temporary, path)
+
+
 @contextmanager
-def _written_beside(path: Path, data: bytes) -> Iterator[Path]:
-    """A file with ``data``, synced, in the folder of ``path``; gone afterwards, and the folder synced."""
+def _appearing(path: Path, size: int, appear: Callable[[Path, Path], None]) -> Iterator[BinaryIO]:
+    """A file beside ``path``, which then is synced and made to appear there."""
     temporary = path.with_name(f"{_TEMPORARY}{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}")
     with explained(path, size):
         try:
@@ -82,7 +93,7 @@ def _written_beside(path: Path, data: bytes) -> Iterator[Path]:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            yield temporary
+            appear(temporary, path)
             _sync_folder(path.parent)
         finally:
             with suppress(OSError):
