@@ -96,6 +96,7 @@ class Scoring:
     exclude_home: bool = False
     ties: str = "by_id"
     vote_k: int = 5
+    vote_weights: str = "uniform"
     map_at_r: bool = True
 
 
@@ -169,6 +170,7 @@ class ScoringAsTrained:
     exclude_home: bool | None = None
     ties: str | None = None
     vote_k: int | None = None
+    vote_weights: str | None = None
     map_at_r: bool | None = None
 
 
@@ -453,6 +455,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "split": (*_SPLITS, "all", None),
     "gallery": (*_SPLITS, "all", None),
     "metric.ties": ("by_id", "pessimistic", None),
+    "metric.vote_weights": ("uniform", "similarity", None),
     "trainer.precision": ("32-true", "16-mixed", "bf16-mixed", "64-true"),
     "callbacks.early_stopping.monitor": _MONITORS,
     "callbacks.best.monitor": _MONITORS,
