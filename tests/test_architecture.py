@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "assembly": {*ROOMS, "runs", "config", *SUPPORT},
     "grid": {*ROOMS, "runs", "config", "assembly", *SUPPORT},
     "doctor": {*ROOMS, "runs", "config", *SUPPORT},
+    "outside": {*ROOMS, "config", "assembly", *SUPPORT},
     "model": {*ROOMS, "config", "assembly", *SUPPORT},
     "app": {*ROOMS, "runs", "config", "assembly", "doctor", "model", *SUPPORT},
 }

@@ -175,6 +175,19 @@ class ScoringAsTrained:
 
 
 @dataclass
+class Rejection:
+    """How pictures that are like nothing in the gallery are told from known ones; see ``likeness.retrieval.rejection``.
+
+    ``outside`` is a folder of such pictures. In its place ``left_out`` names classes that are taken out of the gallery.
+    """
+
+    outside: str | None = None
+    left_out: list[str] = field(default_factory=list)
+    rate: float = 0.05
+    k: int = 10
+
+
+@dataclass
 class Train(Shared):
     """The root of ``train.py``."""
 
@@ -206,6 +219,7 @@ class Evaluate(Shared):
     split: str | None = None
     gallery: str | None = None
     metric: ScoringAsTrained = field(default_factory=ScoringAsTrained)
+    rejection: Rejection = field(default_factory=Rejection)
 
 
 def register() -> None:
@@ -436,6 +450,7 @@ _LEAST = {
     "extraction.memory_gb": 0,
     "figures.perplexity": 1,
     "metric.vote_k": 1,
+    "rejection.k": 1,
     "architecture.l1": 0,
     "architecture.width": 1,
     "architecture.stride": 1,
@@ -471,6 +486,10 @@ def _value_faults(plain: Mapping[str, Any]) -> Iterator[str]:
     for path, choices in _CHOICES.items():
         if (value := _at(plain, path, choices[0])) not in choices:
             yield f"{path}: {value!r} is not one of {', '.join(str(choice) for choice in choices if choice)}"
+    if (rate := _at(plain, "rejection.rate")) is not None and not 0 < rate < 1:
+        yield f"rejection.rate: {rate} is not a share between 0 and 1"
+    if _at(plain, "rejection.outside") and _at(plain, "rejection.left_out"):
+        yield "rejection: give outside or left_out, not both: each is a question of its own"
     if (last := plain.get("seed", 0) + plain.get("seeds", 1) - 1) > _GREATEST_SEED:
         yield f"seed: {last} is greater than {_GREATEST_SEED}"
     if plain.get("hits_every_n_epochs", 1) > 1:
