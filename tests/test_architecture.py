@@ -26,8 +26,9 @@ MAY_IMPORT = {
     "grid": {*ROOMS, "runs", "config", "assembly", *SUPPORT},
     "doctor": {*ROOMS, "runs", "config", *SUPPORT},
     "outside": {*ROOMS, "config", "assembly", *SUPPORT},
+    "labelling": {*ROOMS, "config", "assembly", *SUPPORT},
     "model": {*ROOMS, "config", "assembly", *SUPPORT},
-    "app": {*ROOMS, "runs", "config", "assembly", "doctor", "model", *SUPPORT},
+    "app": {*ROOMS, "runs", "config", "assembly", "doctor", "labelling", "model", *SUPPORT},
 }
 MAY_IMPORT["reports"] |= {"runs"}
 MAY_IMPORT["runs/launch.py"] = MAY_IMPORT["runs"] | {"config"}

@@ -42,7 +42,7 @@ def features(table, rows: np.ndarray) -> Features:
 
 
 def drawn(homes: bool = False) -> FeatureData:
-    """120 pictures each of train, val and test, of four classes; with homes, three pictures of one class each of 120 homes."""
+    """120 pictures each of train, val and test, of four classes; with homes, three pictures of a class each of 120."""
     rng = np.random.default_rng(0)
     labels = np.arange(360) % 4
     rows = rng.normal(size=(360, 6)) + 0.8 * rng.normal(size=(4, 6))[labels]

@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     """A new subcommand is a function that adds its parser, with what it does as ``do``."""
     parser = argparse.ArgumentParser("likeness", description="What goes with train.py and evaluate.py.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_add_weights, _add_extract, _add_project, _add_sweep, _add_report, _add_sync, _add_doctor):
+    for add in (_add_weights, _add_extract, _add_label, _add_project, _add_sweep, _add_report, _add_sync, _add_doctor):
         add(commands)
     return parser
 
@@ -152,10 +152,16 @@ def _perplexity(text: str) -> float:
     return perplexity
 
 
-def _split(text: str) -> str:
-    if text not in _SPLITS:
-        raise ValueError(f"{text!r} is not one of {', '.join(_SPLITS)}{_suggestion(text, _SPLITS)}")
+def _one_of(text: str, choices: Sequence[str]) -> str:
+    if text not in choices:
+        raise ValueError(f"{text!r} is not one of {', '.join(choices)}{_suggestion(text, choices)}")
     return text
+
+
+def _count(text: str) -> int:
+    if (count := _number(int, text)) < 1:
+        raise ValueError(f"{count} is less than 1")
+    return count
 
 
 def _rows(text: str) -> int:
@@ -254,7 +260,13 @@ _PROJECT = (
     Option(
         "perplexity", partial(_values, read=_perplexity), "5,20,50", "of the maps, a column each", (5.0, 20.0, 50.0)
     ),
-    Option("split", partial(_values, read=_split), "train,val,test", "a figure each; or all", ("train", "val", "test")),
+    Option(
+        "split",
+        partial(_values, read=partial(_one_of, choices=_SPLITS)),
+        "train,val,test",
+        "a figure each; or all",
+        ("train", "val", "test"),
+    ),
     Option("rows", _rows, "2000", "labelled pictures to draw of a split; of more a sample is drawn", 2000),
     Option("out", Path, "FOLDER", "where to; when left out RUN/figures/projections"),
     Option("debug", _switch, "false", "true shows where an error comes from", False),
@@ -279,6 +291,54 @@ def _project(given: argparse.Namespace) -> None:
     folder = asked.out or asked.run / "figures" / "projections"
     found, title = assembly.project_run(asked.run, asked.perplexity, asked.split, folder, asked.rows)
     show_divergences(found, title, folder)
+
+
+_LABEL = (
+    Option("run", Path, "FOLDER", "the finished run whose labelled pictures vote", needed=True),
+    Option("out", Path, "FILE", "labels.csv: path, label, confidence, similarity, runner-up, neighbours", needed=True),
+    Option("k", _count, "5", "nearest neighbours that vote", 5),
+    Option(
+        "weights",
+        partial(_one_of, choices=("uniform", "similarity")),
+        "uniform",
+        "a vote each; or similarity: by their cosine",
+        "uniform",
+    ),
+    Option("split", partial(_one_of, choices=_SPLITS), "train", "of the run's pictures that vote; or all", "train"),
+    Option(
+        "on_bad_image",
+        partial(_one_of, choices=("raise", "quarantine")),
+        "raise",
+        "or quarantine: go on without pictures that cannot be used",
+        "raise",
+    ),
+)
+
+
+def _add_label(commands: Any) -> None:
+    told = """Labels for pictures without any, by vote of their nearest neighbours in a run, least sure first.
+
+How often votes of some confidence are right, evaluate.py run=FOLDER gallery=train says. A picture that is like none of
+the run's gets a label all the same."""
+    brief, usage = "labels for pictures, by vote of a run's", "FOLDER|FILE... run=FOLDER out=FILE [NAME=VALUE ...]"
+    parser = _add_with_options(commands, _label, brief, told, _LABEL, usage)
+    parser.add_argument("words", nargs="+", metavar="FOLDER|FILE", help="pictures; and NAME=VALUE as above")
+
+
+def _label(given: argparse.Namespace) -> None:
+    named = [word for word in given.words if "=" in word and not Path(word).exists()]
+    asked = options_of("label", _LABEL, named)
+    places = [Path(word) for word in given.words if word not in named]
+    faults = [] if places else ["FOLDER or FILE: missing, name pictures"]
+    _refuse("label", faults + ([f"out: {asked.out} is a folder, not a file"] if asked.out.is_dir() else []))
+
+    from likeness import labelling
+    from likeness.console import terminal
+
+    options = {name: getattr(asked, name) for name in ("k", "weights", "split", "on_bad_image")}
+    found = labelling.label(places, asked.run, **options)
+    labelling.write_labels(found, asked.out)
+    terminal().print(labelling.told(found, asked.out), soft_wrap=True, markup=False, highlight=False)
 
 
 _REPORT = (Option("out", Path, "FILE", "where to; when left out FOLDER/sweep.html, of several folders ./sweep.html"),)
