@@ -27,13 +27,23 @@ MAY_IMPORT = {
     "assembly": {*ROOMS, "runs", "config", *SUPPORT},
     "grid": {*ROOMS, "runs", "config", "assembly", *SUPPORT},
     "doctor": {*ROOMS, "runs", "config", *SUPPORT},
+    "outside": {*ROOMS, "config", "assembly", *SUPPORT},
+    "labelling": {*ROOMS, "config", "assembly", *SUPPORT},
     "model": {*ROOMS, "config", "assembly", *SUPPORT},
     "onnx_file": {*ROOMS, "model", *SUPPORT},
     "export": {*ROOMS, "runs", "model", "onnx_file", "__version__", *SUPPORT},
     "embedding": {*ROOMS, "config", "assembly", "model", *SUPPORT},
     "__init__": {"model"},
+    "finding": {*ROOMS, "model", *SUPPORT},
+    "querying": {*ROOMS, "finding", *SUPPORT},
+    "indexing": {*ROOMS, "config", "assembly", "model", "finding", *SUPPORT},
     "homes": {*ROOMS, "config", "assembly", *SUPPORT},
-    "app": {*ROOMS, "runs", "config", "assembly", "doctor", "model", "export", "embedding", "homes", *SUPPORT},
+    "app": {
+        *ROOMS,
+        *("runs", "config", "assembly", "doctor", "model", "export", "embedding", "homes", "labelling"),
+        *("finding", "indexing", "querying", "serving"),
+        *SUPPORT,
+    },
 }
 MAY_IMPORT["reports"] |= {"runs"}
 MAY_IMPORT["runs/launch.py"] = MAY_IMPORT["runs"] | {"config"}

@@ -17,8 +17,10 @@ from likeness.console import terminal
 from likeness.features.extraction import Bad
 from likeness.files import write_atomic
 from likeness.images.table import ImageTable
+from likeness.reports.confusion import votes_table
 from likeness.reports.gallery import GalleryRow, Picture, draw_gallery
 from likeness.reports.projection import draw_projection, project
+from likeness.reports.rejection import rejection_table
 from likeness.reports.scoreboard import run_line, run_table
 from likeness.retrieval.metric import Scores
 
@@ -153,13 +155,18 @@ def draw_projections(
     return {name: projection.kl for name, projection in projected}
 
 
-def show(metrics: Mapping[str, Any], folder: Path, brief: bool = False) -> None:
-    """The run's one table, and where the rest lies; one line when ``brief``."""
+def show(metrics: Mapping[str, Any], folder: Path, brief: bool = False, by_class: bool = False) -> None:
+    """The run's one table, and where the rest lies; one line when ``brief``, the last split's classes ``by_class``."""
     console = terminal()
     if brief:
         console.print(run_line(metrics), soft_wrap=True)
         return
     console.print(run_table(metrics))
+    split, summary = list(metrics["splits"].items())[-1]
+    if by_class and summary["n"]:
+        console.print("", votes_table(split, summary), sep="\n")
+    if "rejection" in metrics:
+        console.print("", rejection_table(metrics["rejection"]), sep="\n")
     console.print(f"\nall of it: {folder}", soft_wrap=True)
     if (folder / "figures").is_dir():
         console.print(f"figures:   {folder / 'figures'}", soft_wrap=True)
