@@ -3,12 +3,13 @@
 import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Int
 
 from likeness.reports import words
+from likeness.reports.scoreboard import at
 
 NEAREST = 5
 BASELINES = tuple(name for name in words.METHODS if name != "head")
@@ -89,3 +90,8 @@ def similarities(lines: Lines) -> Float32[np.ndarray, "q 5"]:
     """Of the head's nearest; NaN where there are fewer."""
     columns = [[float(cell or "nan") for cell in lines.of(f"similarity_{i}")] for i in range(1, NEAREST + 1)]
     return np.array(columns, np.float32).T
+
+
+def pictures_root(metrics: Mapping[str, Any]) -> Path:
+    """What the paths in a run's ``queries.csv`` are relative to."""
+    return Path(str(at(metrics, "pictures") or at(metrics, "data", "root") or "."))

@@ -10,9 +10,8 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from likeness.reports import words
-from likeness.reports.answers import BASELINES, Labels, read_answers
+from likeness.reports.answers import BASELINES, Labels, pictures_root, read_answers
 from likeness.reports.jobs import Job
-from likeness.reports.scoreboard import at
 from likeness.reports.thumbnails import thumbnails
 
 _MOST_ANSWERS = 4_000_000  # queries × heads
@@ -66,17 +65,12 @@ def disagreement(jobs: Sequence[Job], winner: Job, split: str = "test") -> dict[
         "share_homes": first.share_homes,
         "compared": sum(method.job is not None for method in methods),
         "methods": [{"name": method.name, "job": method.job, "bits": _bits(method.hits)} for method in methods],
-        **_shown(methods, first.queries.tolist(), labels, _root(winner)),
+        **_shown(methods, first.queries.tolist(), labels, pictures_root(winner.metrics)),
     }
 
 
 def _bits(hits: Bool[np.ndarray, " q"]) -> str:
     return base64.b64encode(np.packbits(hits).tobytes()).decode()
-
-
-def _root(job: Job) -> Path:
-    """What the paths in its ``queries.csv`` are relative to."""
-    return Path(str(at(job.metrics, "pictures") or at(job.metrics, "data", "root") or "."))
 
 
 def _shown(methods: Sequence[Method], queries: Sequence[int], labels: Labels, root: Path) -> dict[str, Any]:
