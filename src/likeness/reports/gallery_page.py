@@ -17,6 +17,7 @@ from likeness.images.options import readable
 from likeness.images.table import home_of, numbered
 from likeness.reports.answers import Answers, Labels, Lines, answers, pictures_root, read_lines, similarities
 from likeness.reports.choice import most_telling, worst_first
+from likeness.reports.jobs import BASELINES
 from likeness.reports.page import verdict
 from likeness.reports.scoreboard import at, number, read_object
 from likeness.reports.template import filled
@@ -24,16 +25,9 @@ from likeness.reports.thumbnails import common_shape, thumbnails
 from likeness.reports.words import METHODS
 
 PICTURE_BYTES = 8_000_000
-_SCRIPTS = (
-    "gallery_view",
-    "gallery_head",
-    "gallery_classes",
-    "gallery_queries",
-    "gallery",
-)  # one script, in this order
+_SCRIPTS = ("gallery_view", "gallery_head", "gallery_classes", "gallery_queries", "gallery")  # one, in this order
 _MOST_LISTED = 20_000  # queries
 _SHAPED = 99  # pictures that the shape of all frames is taken from
-_COMPARED = ("frozen", "pca")
 
 Metrics = Mapping[str, Any]
 
@@ -65,21 +59,19 @@ def write_gallery(run: Path, path: Path, split: str | None = None, most_bytes: i
         LikenessError: RUN-MISSING when the run has no results that can be read, DATA-SPLIT when none of the split's
             queries has a picture of its class to find; otherwise as ``write_atomic``.
     """
-    metrics = read_object(run / "metrics.json")
-    splits = at(metrics, "splits")
-    if not isinstance(metrics, Mapping) or not isinstance(splits, Mapping) or not splits:
+    metrics = read_object(run / "metrics.json") or {}
+    names = {name.partition(" against ")[0]: name for name in at(metrics, "splits") or {}}
+    if not names:
         raise _no_results(run, "It has no metrics.json that can be read.")
-    known = {name.split(" against ")[0]: name for name in splits}
-    split = split or ("test" if "test" in known else list(known)[-1])
+    split = split or ("test" if "test" in names else list(names)[-1])
     try:
         lines = read_lines(run / "queries.csv", split)
-        if not lines.rows:
-            raise _no_queries(run, split, {name: at(splits, full, "n") for name, full in known.items()})
-        content = _content(metrics, known.get(split, split), lines, most_bytes)
+        asked = _asked(lines) if lines.rows else None
     except (OSError, ValueError, LookupError, csv.Error) as error:
-        if isinstance(error, LikenessError):
-            raise
-        raise _no_results(run, f"queries.csv: {error!r}") from error
+        raise _no_results(run, f"queries.csv cannot be read: {error!r}") from error
+    if asked is None:
+        raise _no_queries(run, split, list(names))
+    content = _content(metrics, names.get(split, split), asked, most_bytes)
     content |= {"title": readable(run.absolute().name), "folder": readable(run.absolute())}
     write_atomic(path, filled("gallery", _SCRIPTS, content))
     return path
@@ -95,26 +87,24 @@ def _no_results(run: Path, cause: str) -> LikenessError:
     )
 
 
-def _no_queries(run: Path, split: str, counts: Mapping[str, Any]) -> LikenessError:
+def _no_queries(run: Path, split: str, splits: Sequence[str]) -> LikenessError:
     return LikenessError(
         "DATA-SPLIT",
         f"no query of {split} has a picture of its class to find.",
         where=readable(run / "queries.csv"),
-        cause="the run has " + ", ".join(f"{n} in {name}" for name, n in counts.items()),
-        kept="The run, as it was.",
-        fix=f"Choose another split=, or score it first: python evaluate.py run={readable(run)} split={split}",
+        cause=f"the run was scored on {' and '.join(splits)}",
+        fix="Choose another split=, or score this one first with evaluate.py run= split=, and show that run.",
     )
 
 
-def _content(metrics: Metrics, split: str, lines: Lines, most_bytes: int) -> dict[str, Any]:
+def _content(metrics: Metrics, split: str, asked: _Asked, most_bytes: int) -> dict[str, Any]:
     """Everything that the page shows, as plain values; fractions as fractions.
 
     Args:
         split: As ``metrics`` names it: with the gallery's, where that is another one.
-        lines: Of its queries, one at least.
     """
-    asked = _asked(lines)
     summary = at(metrics, "splits", split) or {}
+    gains = {name: _gain(summary, name, "hit@1") for name in BASELINES}
     return {
         "made": time.strftime("%Y-%m-%d %H:%M"),
         "split": readable(split),
@@ -122,7 +112,8 @@ def _content(metrics: Metrics, split: str, lines: Lines, most_bytes: int) -> dic
         "seeds": len(metrics.get("seeds") or [None]),
         **{name: at(summary, name) for name in ("n", "skipped")},
         "measures": _measures(summary),
-        **_gains(summary),
+        "gains": gains,
+        "verdict": verdict(gains),
         "classes": [readable(name) for name in asked.classes],
         "per_class": [_class_row(at(summary, "per_class", "head", name)) for name in asked.classes],
         "confusion": _confusion(asked),
@@ -140,13 +131,14 @@ def _asked(lines: Lines) -> _Asked:
 
 
 def _measures(summary: Metrics) -> list[dict[str, Any]]:
-    """Every hit@k, and map@r: value and interval of the head and of the frozen features, and chance."""
+    """Every hit@k, and map@r: value and interval of the head and of the frozen features, the gain, and chance."""
     names = [name for name in at(summary, "head") or {} if name.startswith("hit@") or name == "map@r"]
     return [
         {
             "name": name,
             "head": _interval(at(summary, "head", name)),
             "frozen": _interval(at(summary, "frozen", name)),
+            "gain": _gain(summary, "frozen", name),
             "chance": number(at(summary, "chance", name)),
         }
         for name in names
@@ -157,14 +149,10 @@ def _interval(found: Any) -> list[float | int | None]:
     return [number(at(found, name)) for name in ("value", "low", "high")]
 
 
-def _gains(summary: Metrics) -> dict[str, Any]:
-    """How far hit@1 is above that of each baseline: difference, low, high and p; and what that says in words."""
-    names = ("difference", "low", "high", "p")
-    gains = {
-        baseline: [number(at(summary, "paired", f"head-{baseline}", "hit@1", name)) for name in names]
-        for baseline in _COMPARED
-    }
-    return {"gains": gains, "verdict": verdict(gains)}
+def _gain(summary: Metrics, baseline: str, measure: str) -> list[float | int | None]:
+    """Difference to a baseline, low, high and p."""
+    found = at(summary, "paired", f"head-{baseline}", measure)
+    return [number(at(found, name)) for name in ("difference", "low", "high", "p")]
 
 
 def _class_row(found: Any) -> list[float | int | None]:

@@ -23,7 +23,7 @@ function showClasses() {
   const heads = columns.map((taken) => h("th", { scope: "col", title: named(taken) }, h("span", null, short(named(taken), 24))));
   const most = Math.max(...drawn.flatMap((actual) => columns.filter((taken) => taken !== actual).map((taken) => share(actual, taken))), 0);
   byId("matrix").append(
-    h("thead", null, h("tr", null, h("th", { scope: "col" }, "class"), h("th", { scope: "col", class: "number" }, "queries"), h("th", { scope: "col", colspan: 2, class: "hits" }, "hit@1"), ...heads)),
+    h("thead", null, h("tr", null, h("th", { scope: "col" }, "class"), h("th", { scope: "col", class: "number" }, "queries"), h("th", { scope: "col", class: "number" }, "hit@1"), h("td", null), ...heads)),
     h("tbody", null, ...drawn.map((actual) => classRow(actual, columns, most))),
   );
   const left = data.classes.length - drawn.length;

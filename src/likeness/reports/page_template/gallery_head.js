@@ -18,24 +18,26 @@ function scoreCard() {
     { class: `card winner ${tone}` },
     h("p", { class: "eyebrow" }, `What the head finds in ${data.split}`),
     h("dl", { class: "figures" }, ...data.measures.map(measured)),
-    h("p", { class: "verdict" }, data.verdict),
+    h("p", { class: "verdict" }, `On hit@1 ${data.verdict[0].toLowerCase()}${data.verdict.slice(1)}`),
     h("p", { class: "note" }, scoreNote()),
   );
 }
 
 function measured(measure) {
-  const beside = (label, value, interval) => h("span", { class: "beside" }, h("span", null, label), h("span", null, percent(value)), h("span", null, interval));
+  const beside = (label, value, interval) => h("span", { class: "beside" }, h("span", null, label), h("span", null, value), h("span", null, interval));
   const node = figure(measure.name, percent(measure.head[0]), between(measure.head), " %");
-  node.append(h("dd", null, beside("frozen", measure.frozen[0], between(measure.frozen)), known(measure.chance) ? beside("chance", measure.chance, "") : null));
+  const { frozen, gain, chance } = measure;
+  const kind = kindOf(gain);
+  const gained = h("span", { class: `mark ${kind}`, title: pValue(gain[3]) }, `${{ better: "▲", worse: "▼" }[kind] || ""}\u00a0${points(gain[0])}`);
+  node.append(h("dd", null, beside("frozen", percent(frozen[0]), between(frozen)), beside("gain", gained, spread(gain)), known(chance) ? beside("chance", percent(chance), "") : null));
   return node;
 }
 
 function scoreNote() {
-  const { frozen, pca } = data.gains;
-  const gain = (name, found) => (known(found[0]) ? `over ${name} hit@1 is ${points(found[0])} points ${spread(found)}, ${pValue(found[3]).replaceAll(" ", "\u00a0")}` : "");
-  const gains = [gain("the frozen features", frozen), gain("PCA", pca)].filter(Boolean).join("; ");
   const skipped = data.skipped ? ` ${count(data.skipped)} more have no picture of their class to find and are left out.` : "";
-  return `${count(data.n)} queries.${skipped} Intervals are of 95 %${gains ? `; ${gains}` : ""}.`;
+  const pca = data.gains.pca;
+  const over = known(pca[0]) ? ` Over PCA hit@1 is ${points(pca[0])} points ${spread(pca)}, ${pValue(pca[3]).replaceAll(" ", "\u00a0")}.` : "";
+  return `${count(data.n)} queries.${skipped} Intervals are of 95 %; gains are over the frozen features in points, paired query by query, ▲ and ▼ beyond the noise.${over}`;
 }
 
 function pairsCard() {
