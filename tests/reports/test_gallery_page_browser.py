@@ -86,7 +86,8 @@ def test_a_card_says_right_and_wrong_by_sign_and_in_words(opened):
     wrong, right = card.locator(".near li").all()
     assert wrong.inner_text().split() == ["✗", "⌂", "0.85", "kitchen"]
     assert right.inner_text().split() == ["again52.png", "✓", "0.30", "bed"]  # the picture is gone
-    assert wrong.locator("img").get_attribute("alt") == "kitchen/53.png, kitchen, wrong, similarity 0.85, of the same home"
+    told = "kitchen/53.png, kitchen, wrong, similarity 0.85, of the same home"
+    assert wrong.locator("img").get_attribute("alt") == told
     assert right.locator(".picture").get_attribute("aria-label") == "bed/again52.png, bed, right, similarity 0.30"
     assert wrong.locator("img").evaluate("image => image.decode().then(() => image.naturalWidth)") == 96
     colours = [each.evaluate("node => getComputedStyle(node).borderColor") for each in card.locator(".picture").all()]
