@@ -49,6 +49,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_project,
         _add_sweep,
         _add_report,
+        _add_gallery,
         _add_sync,
         _add_doctor,
         _add_homes,
@@ -182,6 +183,12 @@ def _rows(text: str) -> int:
     if (rows := _number(int, text)) < _FEWEST_ROWS:
         raise ValueError(f"{rows} is less than {_FEWEST_ROWS}")
     return rows
+
+
+def _megabytes(text: str) -> float:
+    if not 0 <= (size := _number(float, text)) < math.inf:
+        raise ValueError(f"{text} is no size from 0 up")
+    return size
 
 
 def _switch(text: str) -> bool:
@@ -477,6 +484,35 @@ def _report(given: argparse.Namespace) -> None:
     from likeness.reports.page import write_page
 
     terminal().print(write_page(folders, path), soft_wrap=True, markup=False, highlight=False)
+
+
+_GALLERY = (
+    Option("run", Path, "FOLDER", "the finished run", needed=True),
+    Option("split", str, "test", "whose queries; when left out test, or the run's last where it has no test"),
+    Option("out", Path, "FILE", "where to; when left out RUN/figures/gallery.html"),
+    Option("most_mb", _megabytes, "8", "of pictures in the page; of more, those of the most telling queries", 8.0),
+)
+
+
+def _add_gallery(commands: Any) -> None:
+    told = (
+        "A run's queries beside their neighbours, the worst first, as one page to open in a browser without a network."
+    )
+    brief, usage = "one page of a run's queries and their neighbours", "run=FOLDER [NAME=VALUE ...]"
+    parser = _add_with_options(commands, _gallery, brief, told, _GALLERY, usage)
+    parser.add_argument("options", nargs="*", metavar="NAME=VALUE", help="as above")
+
+
+def _gallery(given: argparse.Namespace) -> None:
+    asked = options_of("gallery", _GALLERY, given.options)
+    path = asked.out or asked.run / "figures" / "gallery.html"
+    _refuse("gallery", [f"out: {path} is a folder, not a file"] if path.is_dir() else [])
+
+    from likeness.console import terminal
+    from likeness.reports.gallery_page import write_gallery
+
+    written = write_gallery(asked.run, path, asked.split, round(1e6 * asked.most_mb))
+    terminal().print(written, soft_wrap=True, markup=False, highlight=False)
 
 
 _DOCTOR = (

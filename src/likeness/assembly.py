@@ -45,6 +45,7 @@ from likeness.images.table import ImageTable
 from likeness.reports.classes import draw_per_class
 from likeness.reports.confusion import draw_confusion
 from likeness.reports.curve import draw_curve
+from likeness.reports.gallery_page import write_gallery
 from likeness.reports.media import media_of
 from likeness.reports.projection import FEWEST_ROWS, project_each, sample_rows
 from likeness.reports.projection_grid import Drawn, Found, Method, draw_grid, write_divergences
@@ -828,6 +829,8 @@ def draw_figures(
         best = int(min(history, key=lambda epoch: epoch.get("val/loss", np.inf))["epoch"]) if history else None
         draw_curve(history, figures / "training_curve.png", {} if frozen is None else {"frozen": frozen}, best)
         divergences = _draw_projections(methods, rows, data.classes, options["perplexity"], figures)
+        if summary["n"]:
+            write_gallery(folder.path, figures / "gallery.html", split)
     folder.journal.write("projection", split=split, **divergences)
 
 

@@ -3,7 +3,6 @@
 import csv
 import io
 import logging
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from likeness.console import terminal
 from likeness.features.extraction import Bad
 from likeness.files import write_atomic
 from likeness.images.table import ImageTable
+from likeness.reports.choice import evenly
 from likeness.reports.confusion import votes_table
 from likeness.reports.gallery import GalleryRow, Picture, draw_gallery
 from likeness.reports.projection import draw_projection, project
@@ -99,21 +99,11 @@ def draw_neighbours(scores: Scores, table: ImageTable, title: str, folder: Path,
     rank = np.where(scores.rank[counted] > 0, scores.rank[counted], np.iinfo(np.int64).max)
     quality = scores.precision[counted].sum(1).numpy()
     worst = counted[np.lexsort((counted, -rank))][:_GALLERY_ROWS]
-    good = _evenly(counted[np.lexsort((counted, -quality))], scores.labels.numpy())[:_GALLERY_ROWS]
+    good = evenly(counted[np.lexsort((counted, -quality))], scores.labels.numpy())[:_GALLERY_ROWS]
     for name, rows in (("good", good), ("worst", worst)):
         if len(rows):
             shown = [_gallery_row(scores, int(row), table) for row in rows]
             draw_gallery(shown, f"{title}: {name} queries", folder / f"neighbours_{name}.png", open_image)
-
-
-def _evenly(ordered: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The same rows, the first of each class first, then the second of each, and so on."""
-    so_far: Counter[int] = Counter()
-    turn = []
-    for label in labels[ordered].tolist():
-        turn.append(so_far[label])
-        so_far[label] += 1
-    return ordered[np.argsort(turn, kind="stable")]
 
 
 def _gallery_row(scores: Scores, row: int, table: ImageTable) -> GalleryRow:
@@ -170,3 +160,5 @@ def show(metrics: Mapping[str, Any], folder: Path, brief: bool = False, by_class
     console.print(f"\nall of it: {folder}", soft_wrap=True)
     if (folder / "figures").is_dir():
         console.print(f"figures:   {folder / 'figures'}", soft_wrap=True)
+    if (gallery := folder / "figures" / "gallery.html").exists():
+        console.print(f"gallery:   {gallery}", soft_wrap=True)
