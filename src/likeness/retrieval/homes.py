@@ -21,8 +21,8 @@ from jaxtyping import Float, Float32, Float64, Int, Int64
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from likeness.retrieval.neighbours import rank_keys, refuse_zero
-from likeness.retrieval.rows import BLOCK, Rows, blocks, comparable, refusal, settled
+from likeness.retrieval.neighbours import rank_keys
+from likeness.retrieval.rows import BLOCK, Rows, blocks, comparable, refusal, refuse_zero, settled
 
 RULES = ("mean", "best_pair", "by_kind", "assignment", "centred_mean")
 NEEDS_KINDS = ("by_kind", "centred_mean")
