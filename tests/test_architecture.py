@@ -26,7 +26,8 @@ MAY_IMPORT = {
     "grid": {*ROOMS, "runs", "config", "assembly", *SUPPORT},
     "doctor": {*ROOMS, "runs", "config", *SUPPORT},
     "model": {*ROOMS, "config", "assembly", *SUPPORT},
-    "app": {*ROOMS, "runs", "config", "assembly", "doctor", "model", *SUPPORT},
+    "serving": {"serving", *ROOMS, "finding", "model", *SUPPORT},
+    "app": {*ROOMS, "runs", "config", "assembly", "doctor", "model", "serving", *SUPPORT},
 }
 MAY_IMPORT["reports"] |= {"runs"}
 MAY_IMPORT["runs/launch.py"] = MAY_IMPORT["runs"] | {"config"}
