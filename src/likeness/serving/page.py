@@ -38,7 +38,10 @@ def taken(payload: ListFiles | FileData | None) -> list[Upload]:
 
 
 def _as_bytes(component: Any) -> Any:
-    """Gives what was uploaded, not where it lies. No subclass: beside its file gradio would write another one."""
+    """Gives what was uploaded, not where it lies.
+
+    No subclass: gradio writes a stub beside the file of each. No update of its properties: gradio would make it anew.
+    """
     component.preprocess = taken
     return component
 
@@ -76,9 +79,9 @@ class Reader:
     ) -> tuple:
         photos, bad = photos_of(uploads)
         if not photos:
-            return gr.skip(), gr.skip(), _told(bad), None, gr.update(value=None)
+            return gr.skip(), gr.skip(), _told(bad), gr.skip(), None, None
         trail, many = with_photos(trail, [*earlier, *photos])
-        return self._shown(trail, controls, bad or many, arrived=True)
+        return *self._shown(trail, controls, bad or many, arrived=True), None, None
 
     def _shown(
         self, trail: tuple[Query, ...], controls: tuple, fault: LikenessError | None = None, arrived: bool = False
@@ -86,7 +89,7 @@ class Reader:
         look, k, labels = controls
         asked, shown = respond(self.finders, trail, Choice(look == "homes", int(k), labels), self.address, arrived)
         own = bool(trail and trail[-1].photos)
-        return asked, shown, _told(fault), None, gr.update(value=None, visible=own)
+        return asked, shown, _told(fault), gr.update(visible=own)
 
 
 def _told(fault: LikenessError | None) -> str:
@@ -112,12 +115,13 @@ def page(finders: Sequence[Finder], address: Address) -> gr.Blocks:
             with gr.Column(scale=1, min_width=280, elem_id="controls"):
                 files: dict[str, Any] = {"file_count": "multiple", "file_types": ["image"]}
                 photos = _as_bytes(gr.File(label="Photos, of one home if several", height=150, **files))
-                more = _as_bytes(gr.UploadButton("Add photos of the same home", visible=False, size="md", **files))
+                with gr.Column(visible=False) as again:
+                    more = _as_bytes(gr.UploadButton("Add photos of the same home", size="md", **files))
                 controls = _controls(finders)
             with gr.Column(scale=4, min_width=320, elem_id="answer"):
                 told = gr.HTML(elem_id="told", apply_default_css=False)
                 found = gr.HTML(js_on_load=_part("page.js"), elem_id="found", apply_default_css=False)
-        _listen(reader, blocks, photos, more, found, [asked, *controls], [asked, found, told, photos, more])
+        _listen(reader, blocks, [photos, more], [asked, *controls], [asked, found, told, again])
     return blocks
 
 
@@ -132,21 +136,17 @@ def _controls(finders: Sequence[Finder]) -> list[gr.Component]:
     return [look, k, gr.CheckboxGroup(labels, **told)]
 
 
-def _listen(reader: Reader, blocks: gr.Blocks, photos: Any, more: Any, found: Any, inputs: list, outputs: list) -> None:
+def _listen(reader: Reader, blocks: gr.Blocks, uploads: Sequence[Any], inputs: list, outputs: list) -> None:
     """All one after another: memory is bounded, and a network uses every core for one query already."""
-    told: dict[str, Any] = {
-        "outputs": outputs,
-        "api_visibility": "private",
-        "concurrency_id": "ask",
-        "show_progress": "minimal",
-    }
-    blocks.load(reader.open, inputs[1:], **told)
-    photos.upload(reader.ask, [photos, *inputs], **told)
-    more.upload(reader.add, [more, *inputs], **told)
-    found.pick(reader.pick, inputs, **told)
-    found.back(reader.back, inputs, **told)
+    told: dict[str, Any] = {"api_visibility": "private", "concurrency_id": "ask", "show_progress": "minimal"}
+    blocks.load(reader.open, inputs[1:], outputs, **told)
+    for upload, ask in zip(uploads, (reader.ask, reader.add), strict=True):
+        upload.upload(ask, [upload, *inputs], [*outputs, *uploads], **told)
+    found = outputs[1]
+    found.pick(reader.pick, inputs, outputs, **told)
+    found.back(reader.back, inputs, outputs, **told)
     for control in inputs[1:]:
-        control.change(reader.again, inputs, trigger_mode="always_last", **told)
+        control.change(reader.again, inputs, outputs, trigger_mode="always_last", **told)
 
 
 def theme() -> gr.Theme:

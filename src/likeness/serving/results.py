@@ -103,7 +103,7 @@ def _verdict(found: Found, homes: bool, size: int) -> str:
     nearest = f"nearest {_cosine(found.nearest)}"
     least = f" · a match from {_cosine(found.threshold)}" if found.threshold is not None else ""
     if found.known is False:
-        told = "<b>No room like this in the index.</b>"
+        told = f"<b>No {'home' if homes else 'room'} like this in the index.</b>"
         return f'<div class="verdict unknown" role="status">{told}<p>{nearest}{least}</p></div>'
     of = "nearest homes" if homes else f"of {count(size)} pictures"
     return f'<p class="verdict" role="status">{len(found.matches)} {of} · {nearest}{least}</p>'
