@@ -11,19 +11,12 @@ from likeness.finding import Finder, Found, Match
 from likeness.images.decoding import BadImage, Decoder
 from likeness.model import Picture
 from likeness.serving import results
-from likeness.serving.results import Address, Photo, Query, Side
+from likeness.serving.memory import Upload
+from likeness.serving.results import MOST_BYTES, MOST_PHOTOS, Address, Photo, Query, Side
 
-MOST_PHOTOS, MOST_BYTES = 8, 20_000_000  # of one query; of one photo
 _MOST_KEPT = 64_000_000  # bytes of all photos that a reader can go back to
 _SAMPLED = 24
 _LONGER_SIDE = 256  # pixels of an upload's thumbnail
-
-
-class Upload(NamedTuple):
-    """A file as it came."""
-
-    name: str
-    data: bytes
 
 
 class Asked(NamedTuple):
@@ -43,17 +36,21 @@ class Choice(NamedTuple):
 
 def photos_of(uploads: Sequence[Upload]) -> tuple[tuple[Photo, ...], LikenessError | None]:
     """The uploads that are pictures, and what is wrong with the others."""
-    if not uploads:
-        return (), LikenessError("DATA-MISSING", "The upload is gone.", fix="Drop it again.")
     photos, bad = [], []
-    for name, data in uploads:
+    for upload in uploads:
         try:
-            if len(data) > MOST_BYTES:
-                raise BadImage("IMG-TOO-LARGE", f"{len(data):,} bytes, limit {MOST_BYTES:,}")
-            photos.append(Photo(name, data, _thumbnail(Decoder().decode(data).image)))
+            photos.append(_photo(upload))
         except BadImage as fault:
-            bad.append(f"{name}: {fault}")
+            bad.append(f"{upload.name}: {fault}")
     return tuple(photos), _bad_photos(bad, len(uploads)) if bad else None
+
+
+def _photo(upload: Upload) -> Photo:
+    if upload.size > MOST_BYTES:
+        raise BadImage("IMG-TOO-LARGE", f"{upload.size:,} bytes, limit {MOST_BYTES:,}")
+    if upload.data is None:
+        raise BadImage("IMG-TRUNCATED", "it did not arrive; send it again")
+    return Photo(upload.name, upload.data, _thumbnail(Decoder().decode(upload.data).image))
 
 
 def _bad_photos(bad: Sequence[str], of: int) -> LikenessError:

@@ -9,6 +9,7 @@ from likeness.errors import LikenessError
 from likeness.finding import Found, HomeMatch, Match
 from likeness.reports.words import count, signed
 
+MOST_PHOTOS, MOST_BYTES = 8, 20_000_000  # of one query; of one photo
 Address = Callable[[bytes], str]  # of a thumbnail, for the page
 
 
@@ -42,6 +43,17 @@ def header(titles: Sequence[str], size: int, homes: int) -> str:
     return f"<h1>likeness</h1><p>{told} · {count(size)} pictures{of_homes}</p>"
 
 
+def drop() -> str:
+    """Where photos are dropped or chosen: the browser's own control, as wide as its frame."""
+    told = f"<b>Drop a photo here</b><span>or choose one; several are taken as one home</span>{_files('ask')}"
+    return f'<label class="drop">{told}</label>'
+
+
+def _files(name: str) -> str:
+    limits = f'data-photos="{MOST_PHOTOS}" data-bytes="{MOST_BYTES}"'
+    return f'<input type="file" name="{name}" accept="image/*" multiple {limits}>'
+
+
 def start(matches: Sequence[Match], address: Address) -> str:
     """Some pictures to begin with, where nothing is asked yet."""
     cards = "".join(f"<li>{_card(match, 0, address, ranked=False)}</li>" for match in matches)
@@ -70,9 +82,10 @@ def _query(query: Query, homes: bool, address: Address, arrived: bool) -> str:
         told = f"{like} like this home" if many else f"{like} like this photo"
         about = f"{len(query.photos)} photos" if many else query.photos[0].name
         pictures = "".join(_picture(photo.thumbnail, photo.name, _inside) for photo in query.photos)
+    more = "" if query.match is not None else f'<label class="more">Add photos of this home{_files("more")}</label>'
     focus = ' data-arrived tabindex="-1"' if arrived else ""
     back = '<button type="button" class="back"><span aria-hidden="true">←</span> Back</button>'
-    words = f"<div><h2{focus}>{told}</h2><p>{escape(about)}</p></div>"
+    words = f"<div><h2{focus}>{told}</h2><p>{escape(about)}</p>{more}</div>"
     return f'<section class="query"><div class="asked">{pictures}</div>{words}{back}</section>'
 
 

@@ -1,17 +1,15 @@
 """The page's server: on this machine alone unless asked, with nothing open but what the page itself uses."""
 
-import hashlib
 import ipaddress
+import json
 import logging
 import os
 import re
 import socket
 import sys
 import tempfile
-import threading
 import webbrowser
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,11 +17,12 @@ from typing import Any
 
 from likeness.errors import LikenessError
 from likeness.finding import Finder
+from likeness.serving.memory import Thumbnails, Uploads
+from likeness.serving.results import MOST_BYTES
 
 log = logging.getLogger(__name__)
 
-_MOST_THUMBNAILS = 4096  # kept in memory, of some 15 kB each
-_MOST_UPLOADED = 64_000_000  # bytes of one request
+_MOST_ASKED = 65_536  # bytes of one question; photos come before it
 _SECONDS_TO_END = 1
 _POLICY = "; ".join(
     (
@@ -40,9 +39,9 @@ _POLICY = "; ".join(
 _OPEN = {
     "GET": re.compile(
         r"/|/(assets|static|thumbnails)/.*|/theme\.css|/favicon\.ico|/manifest\.json"
-        r"|/gradio_api/(queue/data|upload_progress|heartbeat/\w+)"
+        r"|/gradio_api/(queue/data|heartbeat/\w+)"
     ),
-    "POST": re.compile(r"/gradio_api/(queue/join|upload)"),
+    "POST": re.compile(r"/photos|/gradio_api/queue/join"),
 }
 _HEADERS = [
     (b"content-security-policy", _POLICY.encode()),
@@ -118,7 +117,7 @@ def _has_screen() -> bool:
 
 
 def server(finders: Sequence[Finder], folder: Path, host: str) -> Any:
-    """A ``uvicorn.Server`` of the page, which keeps uploads in ``folder`` until they are read."""
+    """A ``uvicorn.Server`` of the page; whatever gradio writes goes to ``folder``."""
     import uvicorn
 
     config = uvicorn.Config(
@@ -133,53 +132,38 @@ def server(finders: Sequence[Finder], folder: Path, host: str) -> Any:
 
 
 def application(finders: Sequence[Finder], folder: Path, host: str) -> Any:
-    """The page and its thumbnails behind ``Gate``, as an ASGI application."""
+    """The page, its thumbnails and uploads behind ``Gate``, as an ASGI application."""
     os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": str(folder), "HF_HUB_OFFLINE": "1"}
 
     import gradio
-    from fastapi import FastAPI, Response
+    from fastapi import FastAPI, Request, Response
 
     from likeness.serving import page
-    from likeness.serving.asking import MOST_BYTES
 
-    kept = Thumbnails()
+    thumbnails, uploads = Thumbnails(), Uploads()
     app = FastAPI(openapi_url=None)
 
     @app.get("/thumbnails/{name}")
     def thumbnail(name: str) -> Response:
-        jpeg = kept.get(name)
+        jpeg = thumbnails.get(name)
         headers = {"cache-control": "private, max-age=86400, immutable"}
         return Response(jpeg, media_type="image/jpeg", headers=headers) if jpeg else Response(status_code=404)
 
-    blocks = page.page(finders, kept.address)
+    @app.post("/photos")
+    async def photo(request: Request) -> Response:
+        return Response(uploads.put(await request.body()), media_type="text/plain")
+
+    blocks = page.page(finders, thumbnails.address, uploads)
     look = {"theme": page.theme(), "css": page.style(), "footer_links": []}
     closed = {"run_history": False, "show_error": False, "ssr_mode": False, "pwa": False, "mcp_server": False}
-    gradio.mount_gradio_app(app, blocks, "/", max_file_size=MOST_BYTES, enable_monitoring=False, **look, **closed)
+    gradio.mount_gradio_app(app, blocks, "/", enable_monitoring=False, **look, **closed)
     return Gate(app, {"localhost", "127.0.0.1", "[::1]"} if _is_loopback(host) else None)
-
-
-class Thumbnails:
-    """The last that were shown, by their content; the page loads them as they come into sight."""
-
-    def __init__(self) -> None:
-        self._kept: OrderedDict[str, bytes] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def address(self, jpeg: bytes) -> str:
-        name = hashlib.sha256(jpeg).hexdigest()[:32]
-        with self._lock:
-            self._kept[name] = jpeg
-            self._kept.move_to_end(name)
-            while len(self._kept) > _MOST_THUMBNAILS:
-                self._kept.popitem(last=False)
-        return f"thumbnails/{name}"
-
-    def get(self, name: str) -> bytes | None:
-        return self._kept.get(name)
 
 
 class Gate:
     """Lets through what the page uses; gradio serves much more: an API, files, a proxy, recordings, an editor.
+
+    A question may hold no objects: gradio takes some for files, which it would read here or fetch from elsewhere.
 
     Args:
         hosts: What a browser may call this server; None is anything. With it no page of another site can ask here by a
@@ -190,17 +174,24 @@ class Gate:
         self.app, self.hosts = app, hosts
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return await self.app(scope, receive, send)
+
         async def sent(message: Any) -> None:
             if message["type"] == "http.response.start":
                 message = message | {"headers": [*message["headers"], *_HEADERS]}
             await send(message)
 
-        if scope["type"] == "http" and (refused := self.refused(scope)):
-            status, told = refused
-            await send({"type": "http.response.start", "status": status, "headers": [(b"content-type", b"text/plain")]})
-            await send({"type": "http.response.body", "body": told.encode()})
-            return
-        await self.app(scope, receive, sent)
+        refused = self.refused(scope)
+        if not refused and scope["path"].endswith("/join"):
+            body = await _whole(receive)
+            refused = None if is_flat(body) else (400, "this is no question of the page")
+            receive = _again(body, receive)
+        if not refused:
+            return await self.app(scope, receive, sent)
+        status, told = refused
+        await sent({"type": "http.response.start", "status": status, "headers": [(b"content-type", b"text/plain")]})
+        return await sent({"type": "http.response.body", "body": told.encode()})
 
     def refused(self, scope: Any) -> tuple[int, str] | None:
         """Status and reason with which a request ends here."""
@@ -211,10 +202,49 @@ class Gate:
         known = _OPEN.get("GET" if scope["method"] == "HEAD" else scope["method"])
         if known is None or not known.fullmatch(scope["path"]):
             return 404, "there is nothing here"
-        if scope["method"] == "POST":
-            length = headers.get(b"content-length", b"")
-            if not length.isdigit():
-                return 411, "how long is it?"
-            if int(length) > _MOST_UPLOADED:
-                return 413, f"at most {_MOST_UPLOADED:,} bytes at once"
-        return None
+        return _refused_body(scope["path"], headers) if scope["method"] == "POST" else None
+
+
+def _refused_body(path: str, headers: Mapping[bytes, bytes]) -> tuple[int, str] | None:
+    length = headers.get(b"content-length", b"")
+    if not length.isdigit():
+        return 411, "how long is it?"
+    most = MOST_BYTES if path == "/photos" else _MOST_ASKED
+    if int(length) > most:
+        return 413, f"at most {most:,} bytes"
+    if path == "/photos" and b"x-photo" not in headers:  # which a form of another site cannot add
+        return 400, "this is no photo of the page"
+    return None
+
+
+def is_flat(body: bytes) -> bool:
+    """Whether the values of a question are numbers, texts and lists of them.
+
+    >>> is_flat(b'{"data": [null, 12, ["kitchen"]]}'), is_flat(b'{"data": [{"path": "/etc/passwd"}]}')
+    (True, False)
+    """
+    try:
+        data = json.loads(body)["data"]
+        inner = [value for each in data for value in (each if isinstance(each, list) else [each])]
+        return not any(isinstance(value, dict | list) for value in inner)
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return False
+
+
+async def _whole(receive: Any) -> bytes:
+    body = b""
+    while (message := await receive())["type"] == "http.request":
+        body += message["body"]
+        if not message.get("more_body"):
+            break
+    return body
+
+
+def _again(body: bytes, receive: Any) -> Any:
+    """A ``receive`` that begins with the whole body."""
+    first = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def received() -> Any:
+        return first.pop() if first else await receive()
+
+    return received
