@@ -13,12 +13,14 @@ PACKAGE = ROOT / "src" / "likeness"
 FILES = sorted(PACKAGE.rglob("*.py"))
 HEAVY = {"torch", "torchvision", "torchmetrics", "numpy", "scipy", "sklearn", "pytorch_lightning", "PIL", "matplotlib"}
 ROOMS = ("images", "features", "heads", "retrieval", "reports")
-SUPPORT = {"errors", "files", "console", "archive"}
+SUPPORT = {"errors", "files", "console", "archive", "sealed", "locking"}
 MAY_IMPORT = {
     **{room: {*ROOMS[: place + 1], *SUPPORT} for place, room in enumerate(ROOMS)},
     "runs": {"runs", *SUPPORT},
     "errors": set(),
     "archive": set(),
+    "sealed": {"errors", "files"},
+    "locking": {"errors", "files"},
     "files": {"errors"},
     "console": {"errors", "files"},
     "config": SUPPORT,
@@ -27,7 +29,24 @@ MAY_IMPORT = {
     "doctor": {*ROOMS, "runs", "config", *SUPPORT},
     "model": {*ROOMS, "config", "assembly", *SUPPORT},
     "serving": {"serving", *ROOMS, "finding", "model", *SUPPORT},
-    "app": {*ROOMS, "runs", "config", "assembly", "doctor", "model", "serving", *SUPPORT},
+    "onnx_file": {*ROOMS, "model", *SUPPORT},
+    "export": {*ROOMS, "runs", "model", "onnx_file", "__version__", *SUPPORT},
+    "embedding": {*ROOMS, "config", "assembly", "model", *SUPPORT},
+    "__init__": {"model"},
+    "homes": {*ROOMS, "config", "assembly", *SUPPORT},
+    "app": {
+        *ROOMS,
+        "runs",
+        "config",
+        "assembly",
+        "doctor",
+        "model",
+        "export",
+        "embedding",
+        "homes",
+        "serving",
+        *SUPPORT,
+    },
 }
 MAY_IMPORT["reports"] |= {"runs"}
 MAY_IMPORT["runs/launch.py"] = MAY_IMPORT["runs"] | {"config"}

@@ -41,7 +41,19 @@ def _parser() -> argparse.ArgumentParser:
     """A new subcommand is a function that adds its parser, with what it does as ``do``."""
     parser = argparse.ArgumentParser("likeness", description="What goes with train.py and evaluate.py.")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (_add_weights, _add_extract, _add_project, _add_sweep, _add_report, _add_sync, _add_doctor, _add_serve):
+    for add in (
+        _add_weights,
+        _add_extract,
+        _add_export,
+        _add_embed,
+        _add_project,
+        _add_sweep,
+        _add_report,
+        _add_sync,
+        _add_doctor,
+        _add_homes,
+        _add_serve,
+    ):
         add(commands)
     return parser
 
@@ -153,9 +165,9 @@ def _perplexity(text: str) -> float:
     return perplexity
 
 
-def _split(text: str) -> str:
-    if text not in _SPLITS:
-        raise ValueError(f"{text!r} is not one of {', '.join(_SPLITS)}{_suggestion(text, _SPLITS)}")
+def _one_of(text: str, choices: Sequence[str]) -> str:
+    if text not in choices:
+        raise ValueError(f"{text!r} is not one of {', '.join(choices)}{_suggestion(text, choices)}")
     return text
 
 
@@ -255,7 +267,13 @@ _PROJECT = (
     Option(
         "perplexity", partial(_values, read=_perplexity), "5,20,50", "of the maps, a column each", (5.0, 20.0, 50.0)
     ),
-    Option("split", partial(_values, read=_split), "train,val,test", "a figure each; or all", ("train", "val", "test")),
+    Option(
+        "split",
+        partial(_values, read=partial(_one_of, choices=_SPLITS)),
+        "train,val,test",
+        "a figure each; or all",
+        ("train", "val", "test"),
+    ),
     Option("rows", _rows, "2000", "labelled pictures to draw of a split; of more a sample is drawn", 2000),
     Option("out", Path, "FOLDER", "where to; when left out RUN/figures/projections"),
     Option("debug", _switch, "false", "true shows where an error comes from", False),
@@ -280,6 +298,106 @@ def _project(given: argparse.Namespace) -> None:
     folder = asked.out or asked.run / "figures" / "projections"
     found, title = assembly.project_run(asked.run, asked.perplexity, asked.split, folder, asked.rows)
     show_divergences(found, title, folder)
+
+
+_FORMATS = ("safetensors", "onnx")
+_EXPORT = (
+    Option(
+        "run", Path, "FOLDER", "the finished run; or a checkpoint; or, for format=onnx, an exported file", needed=True
+    ),
+    Option("out", Path, "FILE", "where to; when left out RUN/model.safetensors, or beside the file that is given"),
+    Option(
+        "format",
+        partial(_values, read=partial(_one_of, choices=_FORMATS)),
+        "safetensors,onnx",
+        "the first for likeness.load, the second for other programs; when left out as out= ends, or the first",
+    ),
+    Option("weights", str, "FILE", "where the backbone's weights are now, if not where training found them"),
+)
+
+
+def _add_export(commands: Any) -> None:
+    told = """A trained model as one file, to be used elsewhere: with likeness.load(FILE).encode(pictures), or as ONNX.
+
+The .safetensors holds backbone, head and all that decides a code; it needs neither the run nor the weights file."""
+    brief, usage = "a trained model as one file, to use it elsewhere", "run=FOLDER [NAME=VALUE ...]"
+    parser = _add_with_options(commands, _export, brief, told, _EXPORT, usage)
+    parser.add_argument("options", nargs="*", metavar="NAME=VALUE", help="as above")
+
+
+def _export(given: argparse.Namespace) -> None:
+    asked = options_of("export", _EXPORT, given.options)
+    out = asked.out or (asked.run / "model" if asked.run.is_dir() else asked.run.with_suffix(""))
+    _refuse("export", [f"out: {out} is a folder, not a file"] if out.is_dir() else [])
+    named = out.suffix.removeprefix(".")
+    formats = asked.format or (named if named in _FORMATS else _FORMATS[0],)
+
+    from likeness.console import terminal
+    from likeness.export import export
+
+    for line in export(asked.run, out.with_suffix("") if named in _FORMATS else out, formats, asked.weights):
+        terminal().print(line, soft_wrap=True, markup=False, highlight=False)
+
+
+def _suffix(text: str) -> Path:
+    if (suffix := Path(text).suffix) not in _TABLES:
+        raise ValueError(f"{text!r} ends in {suffix or 'nothing'}, not in one of {', '.join(_TABLES)}")
+    return Path(text)
+
+
+_TABLES = (".npy", ".parquet")
+_EMBED = (
+    Option("run", Path, "FOLDER", "the finished run whose model makes the codes"),
+    Option("model", Path, "FILE", "in its place: a checkpoint, or what likeness export wrote"),
+    Option(
+        "out", _suffix, "FILE", "codes.npy, with codes.csv beside it (path, label, home); or codes.parquet", None, True
+    ),
+    Option("home_pattern", str, "REGEX", "where a file name says the home"),
+    Option("frozen", _switch, "false", "true gives the frozen features, without the head", False),
+    Option(
+        "on_bad_image",
+        partial(_one_of, choices=("raise", "quarantine")),
+        "raise",
+        "or quarantine: go on without pictures that cannot be used",
+        "raise",
+    ),
+    Option("store", str, "FOLDER", "of features; when left out the run's where it is here, else that of train.py"),
+    Option("weights", str, "FILE", "where the backbone's weights are now, if not where training found them"),
+)
+
+
+def _add_embed(commands: Any) -> None:
+    told = "The codes of pictures as a table. Their features are kept in the store: a second time, none is computed."
+    brief, usage = (
+        "codes of pictures as .npy or Parquet",
+        "FOLDER|FILE... run=FOLDER|model=FILE out=FILE [NAME=VALUE ...]",
+    )
+    parser = _add_with_options(commands, _embed, brief, told, _EMBED, usage)
+    parser.add_argument("words", nargs="+", metavar="FOLDER|FILE", help="pictures; and NAME=VALUE as above")
+
+
+def _embed(given: argparse.Namespace) -> None:
+    named = [word for word in given.words if "=" in word and not Path(word).exists()]
+    asked = options_of("embed", _EMBED, named)
+    places = [Path(word) for word in given.words if word not in named]
+    faults = [] if places else ["FOLDER or FILE: missing, name pictures"]
+    faults += [] if bool(asked.run) != bool(asked.model) else ["run, model: give one of them"]
+    _refuse("embed", faults)
+
+    from likeness.console import terminal
+    from likeness.embedding import embed
+
+    told = embed(
+        places,
+        asked.run or asked.model,
+        asked.out,
+        home_pattern=asked.home_pattern,
+        frozen=asked.frozen,
+        on_bad_image=asked.on_bad_image,
+        store=asked.store,
+        weights=asked.weights,
+    )
+    terminal().print(told, soft_wrap=True, markup=False, highlight=False)
 
 
 _REPORT = (Option("out", Path, "FILE", "where to; when left out FOLDER/sweep.html, of several folders ./sweep.html"),)
@@ -409,6 +527,70 @@ def _sync(given: argparse.Namespace) -> None:
     finally:
         if board.rows:
             terminal().print(board)
+
+
+def _at_least(least: int, text: str) -> int:
+    if (number := _number(int, text)) < least:
+        raise ValueError(f"{number} is less than {least}")
+    return number
+
+
+_HOMES = (
+    Option("run", Path, "FOLDER", "the finished run", needed=True),
+    Option("data", Path, "FOLDER", "other pictures, a folder for each kind; when left out those of the run"),
+    Option("home_pattern", str, "REGEX", "where a file name says the home; when left out as in training"),
+    Option(
+        "split",
+        partial(_one_of, choices=_SPLITS),
+        "test",
+        "train, val, test or all; when left out test, of other pictures all",
+    ),
+    Option(
+        "halves",
+        partial(_values, read=partial(_one_of, choices=("random", "kinds"))),
+        "random,kinds",
+        "how a home's pictures are halved: by chance, or so that no kind is in both halves",
+        ("random", "kinds"),
+    ),
+    Option(
+        "seed",
+        partial(_values, read=partial(_at_least, 0)),
+        "0,1,2,3,4",
+        "of the random halves, averaged",
+        tuple(range(5)),
+    ),
+    Option("k", partial(_values, read=partial(_at_least, 1)), "1,5,10", "of the hits", (1, 5, 10)),
+    Option("copies", _switch, "false", "true keeps all pictures of the same bytes, not the first alone", False),
+    Option("out", Path, "FOLDER", "where to; when left out RUN/homes"),
+    Option("debug", _switch, "false", "true shows where an error comes from", False),
+)
+
+
+def _add_homes(commands: Any) -> None:
+    told = "How often the halves of a home's pictures find each other, by every rule that compares sets of pictures."
+    brief, usage = "how well homes find homes", "run=FOLDER [NAME=VALUE ...]"
+    parser = _add_with_options(commands, _homes, brief, told, _HOMES, usage)
+    parser.add_argument("options", nargs="*", metavar="NAME=VALUE", help="as above")
+
+
+def _homes(given: argparse.Namespace) -> None:
+    asked = options_of("homes", _HOMES, given.options)
+
+    from likeness.homes import Asked, score_homes
+
+    score_homes(
+        Asked(
+            run=asked.run,
+            data=asked.data,
+            home_pattern=asked.home_pattern,
+            split=asked.split,
+            halves=asked.halves,
+            seeds=asked.seed,
+            ks=asked.k,
+            keep_copies=asked.copies,
+            folder=asked.out or asked.run / "homes",
+        )
+    )
 
 
 def _help(options: Sequence[Option]) -> Iterator[str]:

@@ -41,6 +41,7 @@ from likeness.heads.noise import NoNoise
 from likeness.heads.stacked import StackedAutoencoder
 from likeness.images.demo import DrawnRooms
 from likeness.images.splits import SPLITS
+from likeness.images.table import ImageTable
 from likeness.reports.classes import draw_per_class
 from likeness.reports.curve import draw_curve
 from likeness.reports.media import media_of
@@ -67,6 +68,8 @@ _BASELINES = "baselines.ckpt"
 _FOLDER = "likeness.images.folder.ImageFolder"
 _CARD = {"architecture", "scaling", "decoding", "preprocessing", "backbone", "data", "metric", "store", "fingerprint"}
 _CARD |= {"extractor", "feature_shape", "seed", "options"}
+_WORDS = ("CONFIG", "CONFIG-TARGET", "HEAD")  # refusals of what a file says, not of what is here
+_OF_OWN_WEIGHTS = ("BACKBONE", "WEIGHTS-SHAPE")
 _GPUS = ("gpu", "cuda", "mps")
 _DEEPEST_HEAD = 1000  # layers
 _DEFAULT_STORE = "outputs/features"
@@ -107,9 +110,20 @@ def _call(target: Callable[..., Any], *given: Any, **arguments: Any) -> Any:
         ) from error
 
 
-def build_extractor(config: Config) -> Extractor:
-    """Decoding, preprocessing and the frozen network, on the device that ``extraction.device`` names."""
-    device = config["extraction"]["device"]
+def build_extractor(config: Config, own_weights: Mapping[str, Tensor] | None = None) -> Extractor:
+    """Decoding, preprocessing and the frozen network, on the device that ``extraction.device`` names.
+
+    Args:
+        own_weights: What an exported model brings, in the place of ``backbone.weights``.
+    """
+    device = _usable(config["extraction"]["device"])
+    nodes = [config[name] for name in ("decoding", "preprocessing", "backbone")]
+    if own_weights is None:
+        return _last_extractor(canonical_json(nodes), device)
+    return _extractor_of(nodes, device, state=own_weights)
+
+
+def _usable(device: str) -> str:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -122,24 +136,35 @@ def build_extractor(config: Config) -> Extractor:
             cause=str(error).splitlines()[0],
             fix="Give extraction.device=cpu, or auto for a GPU where there is one.",
         ) from error
-    return _extractor(canonical_json([config[name] for name in ("decoding", "preprocessing", "backbone")]), device)
+    return device
 
 
 @lru_cache(maxsize=1)  # of the job before: torch keeps the source of every network that is cut, 0.25 MB a job
-def _extractor(nodes: str, device: str) -> Extractor:
-    decoder, preprocessing, backbone = map(build, json.loads(nodes))
+def _last_extractor(nodes: str, device: str) -> Extractor:
+    return _extractor_of(json.loads(nodes), device)
+
+
+def _extractor_of(nodes: Sequence[Config], device: str, **of_backbone: Mapping[str, Tensor]) -> Extractor:
+    decoder, preprocessing, backbone = build(nodes[0]), build(nodes[1]), build(nodes[2], **of_backbone)
     return Extractor(decoder, preprocessing, backbone.to(device, memory_format=torch.channels_last), device)
 
 
 def find_features(config: Config, extractor: Extractor) -> Features:
     """The features of every picture of the data: found in the store, or computed now and kept there."""
     data = build(config["data"])
+    return features_of(data.table(), config, extractor, data.on_bad_image, data.mostly_white)
+
+
+def features_of(
+    table: ImageTable, config: Config, extractor: Extractor, on_bad_image: str, mostly_white: float | None = None
+) -> Features:
+    """As ``find_features``, of a table; of the config ``paths.store`` and ``extraction`` count."""
     return extract(
         extractor,
-        data.table(),
+        table,
         Path(config["paths"]["store"]),
-        on_bad_image=data.on_bad_image,
-        mostly_white=data.mostly_white,
+        on_bad_image=on_bad_image,
+        mostly_white=mostly_white,
         memory_bytes=config["extraction"]["memory_gb"] * 1e9,
         undisturbed=preemption.undisturbed,
         rehash=config["extraction"]["rehash"],
@@ -965,11 +990,15 @@ def as_trained(config: Config, card: Mapping[str, Any]) -> dict[str, Any]:
     metric = {**card["metric"], **{name: value for name, value in config["metric"].items() if value is not None}}
     if "_target_" not in given:
         _refuse_drawing(data)
-    kept = shelf_folder(Path(card["store"]), card["fingerprint"]).is_dir()  # or a file would say where we write
-    store = config["paths"]["store"] or (card["store"] if kept else _DEFAULT_STORE)
-    paths = {**config["paths"], "store": store}
+    paths = {**config["paths"], "store": store_of(card, config["paths"]["store"])}
     changed = {"data": data, "splits": splits, "metric": metric, "paths": paths}
     return {**config, **changed, "batch_size": 1, "seed": card["seed"]}
+
+
+def store_of(card: Mapping[str, Any], given: str | None) -> str:
+    """The store of features that is given, else the one of training where it is here, else that of ``train.py``."""
+    kept = shelf_folder(Path(card["store"]), card["fingerprint"]).is_dir()  # or a file would say where we write
+    return given or (card["store"] if kept else _DEFAULT_STORE)
 
 
 def _refuse_drawing(data: Config) -> None:
@@ -995,7 +1024,7 @@ def _data_node(given: Config, card: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def restore(path: Path, overrides: Config) -> tuple[Autoencoder, Extractor, dict[str, Any]]:
-    """A head from its checkpoint, its extractor built anew, and the card.
+    """A head from its checkpoint, its extractor built anew, and the card. An exported model brings its own weights.
 
     Args:
         overrides: ``backbone.weights`` names another place of the weights; ``extraction.device``.
@@ -1022,10 +1051,14 @@ def restore(path: Path, overrides: Config) -> tuple[Autoencoder, Extractor, dict
     state, shape = content.get("state_dict"), tuple(card["feature_shape"])
     if state is None or (layers := _most_layers(card["architecture"])) > _DEEPEST_HEAD:
         raise checkpoint.not_as_written(path, ["state_dict" if state is None else f"{layers} layers"])
-    with _described_in(path):
+    own_weights = content.get("backbone")
+    if own_weights is not None and overrides["backbone"].get("weights"):
+        configs.refuse([f"backbone.weights: {path.name} has its own"])
+    checkpoint.refuse_non_finite(path, own_weights or {})
+    with _described_in(path, _WORDS if own_weights is None else (*_WORDS, *_OF_OWN_WEIGHTS)):
         config = _config_of(card, overrides, path)
         module = _loaded(lambda: _scored_module(config, shape, card), state, path)
-        extractor = build_extractor(config)
+        extractor = build_extractor(config, own_weights)
     if extractor.fingerprint != card["fingerprint"]:
         raise _other_extractor(path, card["extractor"], extractor.identity())
     return module.eval(), extractor, card
@@ -1052,12 +1085,12 @@ def _scored_module(config: Config, shape: tuple[int, ...], card: dict[str, Any])
 
 
 @contextmanager
-def _described_in(path: Path) -> Iterator[None]:
+def _described_in(path: Path, codes: Sequence[str]) -> Iterator[None]:
     """What a config may not say, a checkpoint may not describe either; the refusal says whose words they are."""
     try:
         yield
     except LikenessError as error:
-        if error.code not in ("CONFIG", "CONFIG-TARGET", "HEAD"):
+        if error.code not in codes:
             raise
         raise checkpoint.not_as_written(
             path, error.where.splitlines(), f"{error.what} {error.cause}".strip()

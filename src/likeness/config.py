@@ -38,7 +38,7 @@ _ALLOWED = {
 # Of this package's own names a config may name classes, and these functions.
 _FUNCTIONS = ("own_preprocessing", "csv_logger", "mlflow_logger", "tensorboard_logger", "wandb_logger")
 # Arguments that the assembly fills in: what only other parts know.
-_FILLED_IN = {"feature_shape", "params", "optimizer"}
+_FILLED_IN = {"feature_shape", "params", "optimizer", "state"}
 # What train.py cannot do without.
 _NODES = (
     "data",

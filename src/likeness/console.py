@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Protocol, runtime_checkable
 
 from rich.console import Console
@@ -29,9 +29,13 @@ class Advance(Protocol):
 
 
 @contextmanager
-def progress(task: str, total: int, unit: str = "images") -> Iterator[Advance]:
-    """Shows ``done/total``, items a second and time left: a bar in a terminal, a line every 10 s in a log."""
-    with (_bar if Console().is_terminal else _lines)(task, total, unit) as advance:
+def progress(task: str, total: int, unit: str = "images", after: float = 0.0) -> Iterator[Advance]:
+    """Shows ``done/total``, items a second and time left: a bar in a terminal, a line every 10 s in a log.
+
+    Args:
+        after: Seconds that must have passed before a bar is shown: what is soon done needs none.
+    """
+    with _bar(task, total, unit, after) if Console().is_terminal else _lines(task, total, unit) as advance:
         yield advance
 
 
@@ -54,7 +58,7 @@ def waiting(what: str) -> Iterator[None]:
 
 
 @contextmanager
-def _bar(task: str, total: int, unit: str) -> Iterator[Advance]:
+def _bar(task: str, total: int, unit: str, after: float) -> Iterator[Advance]:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -64,13 +68,20 @@ def _bar(task: str, total: int, unit: str) -> Iterator[Advance]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, transient=True) as bar:
-        shown = bar.add_task(task, total=total, rate="")
+    bar, started = Progress(*columns, transient=True), time.monotonic()
+    shown = bar.add_task(task, total=total, rate="")
+    with ExitStack() as showing:
+
+        def show() -> None:
+            if not bar.live.is_started and time.monotonic() - started >= after:
+                showing.enter_context(bar)
 
         def advance(count: int = 1) -> None:
+            show()
             speed = bar.tasks[shown].speed
             bar.update(shown, advance=count, rate=f"{speed:,.0f} {unit}/s" if speed else "")
 
+        show()
         yield advance
 
 

@@ -26,6 +26,7 @@ _BEGUN = "All finished features; nothing was begun with these options."
 _PICTURES = "All finished features; your files are as they were."
 _WEIGHTS = "All finished features; nothing was computed with these weights."
 _FILES = "Every finished file is as it was."
+_INDEX = "The index is as it was."
 
 CODES = {
     "CONFIG": Code(
@@ -37,7 +38,7 @@ CODES = {
     "DATA-MISSING": Code(MISSING, "a folder or file of pictures is not there", _PICTURES),
     "DATA-LAYOUT": Code(BAD_DATA, "the folder is not laid out as pictures by class", _PICTURES),
     "DATA-MANIFEST": Code(BAD_DATA, "the manifest cannot be read, or a line of it has no meaning", _PICTURES),
-    "DATA-HOMES": Code(BAD_DATA, "the pattern finds the home of no picture", _PICTURES),
+    "DATA-HOMES": Code(BAD_DATA, "no picture's home is known, or no home has two pictures", _PICTURES),
     "DATA-CHANGED": Code(
         BAD_DATA, "pictures changed or vanished while they were read, or since the run began", _PICTURES
     ),
@@ -57,6 +58,15 @@ CODES = {
     "STORE-PERM": Code(CANNOT_CREATE, "a folder may not be written to", _FILES),
     "STORE-VERSION": Code(BAD_DATA, "the store of features was written by a newer version", _FILES),
     "RETRIEVAL": Code(BAD_DATA, "codes or labels cannot be scored as given", _PICTURES),
+    "INDEX-MISSING": Code(MISSING, "there is no index in that folder", _FILES),
+    "INDEX-EXISTS": Code(CANNOT_CREATE, "there is an index in that folder already", _FILES),
+    "INDEX-ID": Code(BAD_DATA, "a picture is in the index already, or is not in it", _INDEX),
+    "INDEX-MODEL": Code(BAD_DATA, "codes of another model than that of the index", _INDEX),
+    "INDEX-BUSY": Code(INTERRUPTED, "two processes changed an index at once; run the same command again", _INDEX),
+    "INDEX-DAMAGED": Code(IO, "a file of an index is damaged", _INDEX),
+    "INDEX-VERSION": Code(BAD_DATA, "an index was written by a newer version", _INDEX),
+    "ENGINE": Code(UNAVAILABLE, "a search server does not answer, or its rows changed behind the index", _FILES),
+    "ENGINE-MODEL": Code(BAD_DATA, "a collection of a search server is another model's", _FILES),
     "RUN-DIR": Code(CANNOT_CREATE, "the run's folder is another's, or cannot be made", _FILES),
     "RUN-MISSING": Code(MISSING, "there is no finished run or sweep in that folder", _FILES),
     "QUEUE": Code(UNAVAILABLE, "Slurm is not here, or does not answer", _FILES),

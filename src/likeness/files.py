@@ -12,11 +12,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from likeness.errors import LikenessError
 
 OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)  # and not of a wrong path
+_WITHOUT_LINKS = (errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK)  # file systems that have none
 _TEMPORARY = ".tmp-"
 _PAUSES = (0.1, 0.3, 1.0, 3.0, 10.0, 25.0, 50.0)  # seconds: a client of NFS may hold an old name for a minute
 Read = TypeVar("Read")
@@ -25,21 +26,74 @@ Read = TypeVar("Read")
 def write_atomic(path: Path, data: bytes) -> None:
     """Write ``data`` to ``path`` so that a reader sees the old file, the new one, or none; never a part.
 
+    Raises:
+        LikenessError: DISK when the disk is full or fails, STORE-PERM when the folder cannot be written.
+    """
+    with writing(path, len(data)) as file:
+        file.write(data)
+
+
+@contextmanager
+def writing(path: Path, size: int = 0) -> Iterator[BinaryIO]:
+    """A file that takes its place at ``path`` when the context ends, for what is too large to be held as a whole.
+
     The temporary file lies in the target's folder (a rename across devices is a copy) and its name says
     who writes it, so that what a killed process leaves behind can be told from work in progress.
 
     Raises:
-        LikenessError: DISK when the disk is full or fails, STORE-PERM when the folder cannot be written.
+        LikenessError: As ``write_atomic``; then, and whatever else ends the context, an earlier file is as it was.
     """
+    with _appearing(path, size, os.replace) as file:
+        yield file
+
+
+def write_once(path: Path, data: bytes) -> bool:
+    """``write_atomic``, but only where there is no such file yet: of two writers one succeeds, with or without locks.
+
+    Returns:
+        Whether it was this one.
+
+    Raises:
+        LikenessError: DISK, STORE-PERM.
+    """
+    try:
+        with _appearing(path, len(data), _linked) as file:
+            file.write(data)
+    except _Present:
+        return False
+    return True
+
+
+class _Present(Exception):
+    """There is such a file."""
+
+
+def _linked(temporary: Path, path: Path) -> None:
+    try:
+        os.link(temporary, path)
+    except FileExistsError as error:
+        if temporary.stat().st_nlink == 1:  # else NFS has made the link, lost its answer and tried again
+            raise _Present from error
+    except OSError as error:
+        if error.errno not in _WITHOUT_LINKS:
+            raise
+        if path.exists():
+            raise _Present from error
+        os.replace(temporary, path)
+
+
+@contextmanager
+def _appearing(path: Path, size: int, appear: Callable[[Path, Path], None]) -> Iterator[BinaryIO]:
+    """A file beside ``path``, which then is synced and made to appear there."""
     temporary = path.with_name(f"{_TEMPORARY}{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}")
-    with explained(path, len(data)):
+    with explained(path, size):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with open(temporary, "wb") as file:
-                file.write(data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
+            appear(temporary, path)
             _sync_folder(path.parent)
         finally:
             with suppress(OSError):

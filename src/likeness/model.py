@@ -2,7 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,14 +17,20 @@ from torch import Tensor
 
 from likeness import assembly
 from likeness import config as configs
+from likeness.console import progress
 from likeness.errors import LikenessError, listed
-from likeness.features.extraction import Extractor
+from likeness.features.extraction import Batch, Extractor, looked_at
 from likeness.files import canonical_json, digest
 from likeness.heads.autoencoder import Autoencoder
 from likeness.images.decoding import BadImage
 from likeness.images.options import readable
 
-Picture = str | os.PathLike[str] | bytes | Image.Image | UInt8[np.ndarray, "h w 3"]
+Picture = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
+"""A path, the bytes of a file, a PIL image, or 8-bit RGB as ``[height, width, 3]``."""
+
+_BATCH = 16
+_MOST_NAMED = 50
+_SECONDS_UNTIL_SHOWN = 2.0
 
 
 @dataclass(frozen=True)
@@ -57,33 +64,46 @@ class Model:
         """The same extractor without a head."""
         return Model(self.extractor, None, self.card)
 
-    def pixels(self, pictures: Sequence[Picture]) -> UInt8[Tensor, "n s s 3"]:
+    def pixels(self, pictures: Iterable[Picture]) -> UInt8[Tensor, "n s s 3"]:
         """The pictures as the network gets them, 8 bits a channel.
 
         Raises:
-            LikenessError: IMG-BAD, naming every picture that cannot be used; DATA-MISSING for a file that is not there.
+            LikenessError: IMG-BAD, naming every picture that cannot be used; DATA-MISSING where all of these are files
+                that cannot be read.
         """
-        squares, bad = [], []
-        for position, picture in enumerate(pictures):
-            try:
-                squares.append(self.extractor.preprocessing.pixels(self._decoded(picture)))
-            except BadImage as fault:
-                bad.append(f"{_name(picture, position)}: {fault}")
+        size = self.extractor.preprocessing.size
+        parts = [batch.pixels for batch in self._batches(_several(pictures), _BATCH)]
+        return torch.cat(parts) if parts else torch.empty(0, size, size, 3, dtype=torch.uint8)
+
+    def _batches(self, pictures: Sequence[Picture], size: int) -> Iterator[Batch]:
+        """Decoded by threads, a batch ahead of whoever asks; after a bad one the rest is only looked through."""
+        bad: dict[int, BadImage | OSError] = {}
+        shown = progress("pictures", len(pictures), after=_SECONDS_UNTIL_SHOWN)
+        with ThreadPoolExecutor(os.cpu_count()) as pool, shown as advance:
+            for start in range(0, len(pictures), size):
+                squares = list(pool.map(self._square, pictures[start : start + size]))
+                good = [square for square in squares if isinstance(square, np.ndarray)]
+                bad |= {start + at: fault for at, fault in enumerate(squares) if not isinstance(fault, np.ndarray)}
+                if not bad:
+                    positions = np.arange(start, start + len(good))
+                    yield Batch(positions, torch.from_numpy(np.stack(good)), np.zeros(len(good), np.float32))
+                advance(len(squares))
         if bad:
-            raise LikenessError(
-                "IMG-BAD",
-                f"{len(bad)} of {len(pictures)} pictures cannot be used.",
-                where=listed(bad),
-                fix="Leave them out, or give others.",
-            )
-        return torch.from_numpy(np.stack(squares))
+            raise _refusal(pictures, bad)
+
+    def _square(self, picture: Picture) -> UInt8[np.ndarray, "s s 3"] | BadImage | OSError:
+        try:
+            return self.extractor.preprocessing.pixels(self._decoded(picture))
+        except (BadImage, OSError) as fault:
+            return fault
 
     def _decoded(self, picture: Picture) -> Image.Image:
+        decoder = self.extractor.decoder
         if isinstance(picture, Image.Image):
-            return picture.convert("RGB")
+            return decoder.converted(picture)
         if isinstance(picture, np.ndarray):
-            return Image.fromarray(picture)
-        return self.extractor.decoder.decode(picture if isinstance(picture, bytes) else _read(Path(picture))).image
+            return decoder.converted(_from_array(picture))
+        return decoder.decode(picture if isinstance(picture, bytes) else Path(picture).read_bytes()).image
 
     @torch.inference_mode()
     def codes(self, features: Float32[Tensor, "n ..."]) -> Float32[Tensor, "n d"]:
@@ -92,19 +112,21 @@ class Model:
             return features.float().flatten(1).cpu()
         return self.head.encode(features).float().cpu()
 
-    def encode(self, pictures: Sequence[Picture], batch_size: int = 16) -> Float32[np.ndarray, "n d"]:
+    def encode(self, pictures: Iterable[Picture], batch_size: int = _BATCH) -> Float32[np.ndarray, "n d"]:
         """The code of each picture: a path, the bytes of a file, a PIL image, or 8-bit RGB as ``[height, width, 3]``.
 
         Raises:
             LikenessError: As ``pixels``.
         """
-        parts = [pictures[start : start + batch_size] for start in range(0, len(pictures), batch_size)]
-        codes = [self.codes(self.extractor(self.pixels(part)).cpu()) for part in parts]
-        return torch.cat(codes).numpy() if codes else np.empty((0, self.width), np.float32)
+        pictures = _several(pictures)
+        codes = np.empty((len(pictures), self.width), np.float32)
+        for batch, features in looked_at(self.extractor, self._batches(pictures, batch_size)):
+            codes[batch.positions] = self.codes(features).numpy()
+        return codes
 
 
 def load(path: str | os.PathLike[str], *, weights: str | None = None, device: str = "auto") -> Model:
-    """The model of a run's folder, or of a checkpoint.
+    """The model of a run's folder, of a checkpoint, or of a file that ``likeness export`` wrote.
 
     Args:
         weights: Where the backbone's weights are now, if not where training found them.
@@ -114,6 +136,13 @@ def load(path: str | os.PathLike[str], *, weights: str | None = None, device: st
         LikenessError: RUN-MISSING, CKPT-*, CKPT-EXTRACTOR when its features cannot be made here.
     """
     path = Path(path)
+    if path.suffix == ".onnx":
+        raise LikenessError(
+            "CKPT-SCHEMA",
+            "an .onnx file is for other programs, and is not loaded here.",
+            where=str(path.absolute()),
+            fix="Give the .safetensors that likeness export wrote, or open this file with onnxruntime.",
+        )
     run, checkpoint = (str(path), None) if path.is_dir() else (None, str(path))
     backbone = {"weights": weights} if weights else {}
     config = asdict(configs.Evaluate(data={}, backbone=backbone, run=run, checkpoint=checkpoint))
@@ -133,17 +162,35 @@ def _head_digest(head: Autoencoder | None, card: Mapping[str, Any]) -> str:
     return sums.hexdigest()
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
+def _several(pictures: Any) -> list[Picture]:
+    """One picture is refused: a path would be taken for its letters, an image for its rows."""
+    single = isinstance(pictures, str | os.PathLike | bytes | Image.Image)
+    if single or (isinstance(pictures, np.ndarray) and pictures.ndim != 4):
         raise LikenessError(
-            "DATA-MISSING",
-            "a picture cannot be read.",
-            where=readable(path),
-            cause=str(error),
-            fix="Give another file.",
-        ) from error
+            "IMG-BAD",
+            f"several pictures are asked for; this is one {type(pictures).__name__}.",
+            where="pictures",
+            fix="Put it into a list: encode([picture]).",
+        )
+    return list(pictures)
+
+
+def _from_array(picture: np.ndarray) -> Image.Image:
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
+        raise BadImage(
+            "IMG-SHAPE", f"an array must be uint8 [height, width, 3], not {picture.dtype} {list(picture.shape)}"
+        )
+    return Image.fromarray(picture)
+
+
+def _refusal(pictures: Sequence[Picture], bad: Mapping[int, BadImage | OSError]) -> LikenessError:
+    missing = all(isinstance(fault, OSError) for fault in bad.values())
+    return LikenessError(
+        "DATA-MISSING" if missing else "IMG-BAD",
+        f"{len(bad)} of {len(pictures)} pictures cannot be {'read' if missing else 'used'}.",
+        where=listed((f"{_name(pictures[at], at)}: {fault}" for at, fault in bad.items()), _MOST_NAMED),
+        fix="Leave them out, or give others.",
+    )
 
 
 def _name(picture: Picture, position: int) -> str:

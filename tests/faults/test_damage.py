@@ -21,6 +21,7 @@ from likeness.images.ledger import Ledger
 from likeness.images.manifest import ImageManifest
 from likeness.runs import journal, resumption, sweep
 from likeness.runs.checkpoint import CARD, open_checkpoint, write_checkpoint
+from likeness.runs.exported import write_exported
 
 IDENTITY = {"backbone": {"network": "x", "weights": "abc"}, "dtype": "float32"}
 KEYS = np.arange(4 * 32, dtype=np.uint8).reshape(4, 32)
@@ -117,6 +118,25 @@ def test_bit_rot_of_a_checkpoint_changes_nothing_that_is_read(tmp_path, count, f
             )
     assert told > len(places) / 2
     figure("G11", f"bit rot at {len(places)} bytes of a checkpoint: another value read", 0, wrong)
+
+
+@pytest.mark.fault("F49")
+def test_bit_rot_of_an_exported_model_is_seen_at_every_byte(tmp_path, figure):
+    path = tmp_path / "model.safetensors"
+    card = {"schema": 1, "classes": ["a", "b"], "options": {"sha256": "0" * 64}}
+    write_exported(card, {"head.w": torch.from_numpy(ROWS)}, {"conv.n": torch.tensor(3)}, path)
+    content, whole, taken = open_checkpoint(path), path.read_bytes(), 0
+    assert content[CARD] == card
+    assert torch.equal(content["state_dict"]["head.w"], torch.from_numpy(ROWS))
+    assert torch.equal(content["backbone"]["conv.n"], torch.tensor(3))
+    for changed in [*(flipped(whole, at) for at in range(len(whole))), *(whole[:at] for at in range(len(whole)))]:
+        path.write_bytes(changed)
+        try:
+            open_checkpoint(path)
+            taken += 1
+        except LikenessError:
+            pass
+    figure("G11", f"bit rot and cuts at each of {len(whole)} bytes of an exported model: taken for whole", 0, taken)
 
 
 def mutated(whole: bytes, chance: np.random.Generator) -> bytes:

@@ -15,6 +15,7 @@ from faults.kill_points import killed_at_each_step
 from faults.small_store import BATCH, SHARD, SmallStore, damaged, left_behind
 from features.mean_colour import run_together
 
+from likeness import locking
 from likeness.features import store as stores
 
 PICTURES = 60
@@ -186,7 +187,7 @@ def test_a_paused_job_is_named_with_the_way_past_it_and_does_no_harm_when_it_goe
     pictures, tmp_path, monkeypatch, caplog
 ):
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(stores, "_SECONDS_BETWEEN_WAITING_LINES", 0.1)
+    monkeypatch.setattr(locking, "_SECONDS_BETWEEN_LINES", 0.1)
     logs = [tmp_path / "paused.txt", tmp_path / "other.txt"]
     paused = started(pictures.fill, tmp_path / "store", logs[0], 0.05)
     until(lambda: logs[0].exists())

@@ -30,6 +30,7 @@ from likeness.images.folder import ImageFolder
 from likeness.images.manifest import ImageManifest
 from likeness.images.preprocessing import Preprocessing
 from likeness.retrieval.neighbours import neighbours
+from likeness.retrieval.qdrant_engine import Generation, connect, sync
 from likeness.runs import sweep, trackers
 from likeness.runs.checkpoint import CARD, SCHEMA, open_checkpoint, refuse_other_pictures, write_checkpoint
 from likeness.runs.processes import told_apart
@@ -176,6 +177,16 @@ def tampered(place: Path, patch: Patch) -> None:
     read_file(path)
 
 
+def generation(model: str) -> Generation:
+    return Generation(1, model * 64, EYE, IDS, ["kitchen"] * 2, [""] * 2, ["1.png", "2.png"])
+
+
+def other_models_collection(place: Path, patch: Patch) -> None:
+    connection = connect(":memory:")
+    sync(connection, "homes", generation("a"))
+    sync(connection, "homes", generation("b"))
+
+
 PREPROCESSING = {"size": 8, "mean": [0.0] * 3, "std": [1.0] * 3}
 EYE, IDS = torch.eye(2), torch.arange(2)
 CASES = {
@@ -241,6 +252,16 @@ CASES = {
     "STORE-PERM": Case(lambda p, m: unwritable(p, m, errno.EACCES), "cannot be written", "/a", "access", "Permission"),
     "STORE-VERSION": Case(newer_store, "schema 9", "shard-", "upgrade likeness", cause="A newer likeness"),
     "RETRIEVAL": Case(lambda p, m: neighbours(EYE * torch.nan, EYE, 1, query_ids=IDS, gallery_ids=IDS), "", "", ""),
+    "ENGINE": Case(
+        lambda p, m: sync(connect("http://127.0.0.1:9"), "homes", generation("a")),
+        "server does not do what is asked",
+        "http://127.0.0.1:9",
+        "engine.url",
+        cause="refused",
+    ),
+    "ENGINE-MODEL": Case(
+        other_models_collection, "'homes' holds codes of model aaa", ":memory:", "engine.collection=NAME"
+    ),
     "RUN-DIR": Case(running_sweep, "1 jobs of the sweep are running", "job", "Wait for them"),
     "RUN-MISSING": Case(
         lambda p, m: assembly.checkpoint_path({"run": str(p), "checkpoint": None}),

@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from likeness import locking
 from likeness.errors import LikenessError
 from likeness.features import store as stores
 from likeness.features.store import WHOLE, MappedRows, Share, Shelf
@@ -152,7 +153,7 @@ def _hold(folder: Path, seconds: float) -> None:
 @pytest.mark.fault("F28")
 def test_who_waits_says_for_whom(tmp_path, monkeypatch, caplog):
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(stores, "_SECONDS_BETWEEN_WAITING_LINES", 0.2)
+    monkeypatch.setattr(locking, "_SECONDS_BETWEEN_LINES", 0.2)
     holder = multiprocessing.get_context("fork").Process(target=_hold, args=(tmp_path, 4.0))
     holder.start()
     while not (tmp_path / "held").exists():
@@ -200,7 +201,7 @@ def _hold_share(folder: Path, share: Share) -> None:
 @pytest.mark.parametrize("share", [WHOLE, Share(1, 2), Share(1, 3), Share(3, 4)])
 def test_who_fills_waits_for_the_shares_that_overlap_and_for_no_other(tmp_path, monkeypatch, caplog, share):
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr(stores, "_SECONDS_BETWEEN_WAITING_LINES", 0.1)
+    monkeypatch.setattr(locking, "_SECONDS_BETWEEN_LINES", 0.1)
     holder = multiprocessing.get_context("fork").Process(target=_hold_share, args=(tmp_path, Share(1, 2)))
     holder.start()
     while not (tmp_path / "held").exists():
@@ -244,7 +245,7 @@ def test_broken_locks_are_gone_without(tmp_path, monkeypatch, caplog):
     def no_locks(self):
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr(stores.FileLock, "acquire", no_locks)
+    monkeypatch.setattr(locking.FileLock, "acquire", no_locks)
     shelf = Shelf(tmp_path, IDENTITY)
     with shelf.filling():
         shelf.add(keys_of("a"), rows_of(1), np.zeros(1, np.float32))

@@ -68,6 +68,17 @@ def test_the_own_group_is_no_candidate_and_an_unknown_group_excludes_nothing():
     assert found.indices.tolist() == [[4, 3], [4, 2], [1, 3], [0, 2], [0, 1]]
 
 
+def test_the_few_candidates_outside_the_own_group_are_found_where_they_share_a_block():
+    # Blocks of 32 from 3,000 rows: columns 5, 99 and 193 are of the same one.
+    codes = torch.randn(3000, 8, generator=torch.Generator().manual_seed(0))
+    groups = torch.zeros(3000, dtype=torch.int64)
+    groups[[5, 99, 193]] = 1
+    query = {"query_ids": torch.tensor([-1]), "query_groups": torch.tensor([0])}
+    found = neighbours(codes[:1], codes, 3, **query, gallery_ids=torch.arange(3000), gallery_groups=groups)
+    cosine = torch.nn.functional.normalize(codes.double(), dim=1) @ codes[0].double() / codes[0].double().norm()
+    assert found.indices[0].tolist() == sorted([5, 99, 193], key=lambda row: -cosine[row])
+
+
 @pytest.mark.parametrize("tile_bytes", [1, 2000, 2**28])
 def test_constant_codes_are_one_long_tie(tile_bytes):
     ids = torch.arange(60).flip(0)

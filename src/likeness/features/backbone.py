@@ -45,6 +45,7 @@ class Backbone(nn.Module):
         seed: Of ``weights=random``; no other weights depend on it.
         precision: What the network computes in. ``bf16`` is several times quicker where the processor has it, and gives
             other features: they are kept apart from those of ``fp32``. Features are float32 either way.
+        state: The weights themselves, as ``state_of`` gives them; nothing is then read or downloaded.
 
     Raises:
         LikenessError: BACKBONE for an unknown network or layer; WEIGHTS-* and NET from loading.
@@ -58,17 +59,11 @@ class Backbone(nn.Module):
         weights: str = "default",
         seed: int = 0,
         precision: Precision = "fp32",
+        state: weight_files.State | None = None,
     ) -> None:
         super().__init__()
         self.name, self.layer, self.pooling, self.seed, self.precision = name, layer, pooling, seed, precision
-        network = _build(name, random_seed=seed if weights == "random" else None)
-        known = set(network.state_dict())
-        self.network = _cut(network, name, layer)
-        if weights != "random":
-            state = _read(name, weights)
-            wanted = self.network.state_dict()
-            fitting = weight_files.check_fits(state, wanted, known, name, weights, partial(_recognised, name))
-            self.network.load_state_dict(fitting, assign=True)
+        self.network = _loaded(name, layer, weights, seed, state)
         self.eval().requires_grad_(False)
         self.weights_digest = weight_files.state_digest(self.network.state_dict())
         if isinstance(self.network, fx.GraphModule):
@@ -139,6 +134,11 @@ def _to_bf16(network: nn.Module) -> None:
             module.float()
 
 
+def state_of(name: str, layer: str | None = None, weights: str = "default", seed: int = 0) -> weight_files.State:
+    """The weights of a network up to the layer that it is cut at: read anew, for folding changes a backbone's own."""
+    return dict(_loaded(name, layer, weights, seed).state_dict())
+
+
 def own_preprocessing(name: str, weights: str = "default", size: int | None = None) -> Preprocessing:
     """What the weights were trained with: as a converted file says, else as the network's library or we record it.
 
@@ -185,6 +185,25 @@ def _timm_preprocessing(name: str) -> Preprocessing:
         mean=list(config.mean),
         std=list(config.std),
     )
+
+
+def _loaded(
+    name: str, layer: str | None, weights: str, seed: int, state: weight_files.State | None = None
+) -> nn.Module:
+    """The network, cut, with its weights."""
+    drawn = weights == "random" and state is None
+    network = _build(name, random_seed=seed if drawn else None)
+    known = set(network.state_dict())
+    network = _cut(network, name, layer)
+    if not drawn:
+        wanted = network.state_dict()
+        fitting = (
+            weight_files.check_fits(_read(name, weights), wanted, known, name, weights, partial(_recognised, name))
+            if state is None
+            else weight_files.check_fits(state, wanted, known, name, "its own weights")
+        )
+        network.load_state_dict(fitting, assign=True)
+    return network
 
 
 def _build(name: str, random_seed: int | None) -> nn.Module:

@@ -557,7 +557,7 @@ def decide(bad: Mapping[int, Bad], of: int, table: ImageTable, shelf: Shelf, on_
         readable(f"{table.root / fault.path}  (class {fault.label!r}): [{fault.code}] {fault.cause}")
         for fault in bad.values()
     ]
-    if on_bad_image == "quarantine":
+    if on_bad_image == "quarantine" and len(bad) < of:
         log.warning("[IMG-BAD] going on without %d of %d pictures:\n%s", len(bad), of, _all_named(lines, 10, shelf))
         return
     raise LikenessError(

@@ -1,85 +1,42 @@
 """Feature rows on disk, kept by content: one folder an extractor, in it immutable shards of rows.
 
-A shard is a safetensors file with ``features [n, ...]`` float32, ``keys [n, 32]`` (the SHA-256 of each picture's
-bytes) and ``white [n]`` (share of white pixels). Its header holds the SHA-256 of each tensor, and its name is the
-SHA-256 of the header: so every byte is covered, keys can be trusted before the rows are read, and rows are verified
-when a process first reads them. There is no index to corrupt: readers list the folder. Nothing depends on the locks;
-they only keep two jobs from computing the same rows.
+A shard is a sealed file (``likeness.sealed``) with ``features [n, ...]`` float32, ``keys [n, 32]`` (the SHA-256 of each
+picture's bytes) and ``white [n]`` (share of white pixels), so that rows are verified when a process first reads them.
+There is no index to corrupt: readers list the folder. Nothing depends on the locks; they only keep two jobs from
+computing the same rows.
 """
 
 import errno
-import hashlib
 import json
 import logging
 import os
 import re
 import shutil
-import socket
-import stat
-import struct
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
-from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
-from jaxtyping import Bool, Float, Float32, Int, Shaped, UInt8
-from safetensors.numpy import save
+from jaxtyping import Bool, Float, Float32, Int, UInt8
 from torch import Tensor
 
 from likeness.errors import LikenessError
-from likeness.files import canonical_json, digest, explained, patiently, sweep_temporary, write_atomic, write_json
+from likeness.files import canonical_json, digest, explained, patiently, sweep_temporary, write_json
+from likeness.locking import held
+from likeness.sealed import Damaged, Sealed, seal, unseal
 
 log = logging.getLogger(__name__)
 
 SCHEMA = 1
-_NAME = re.compile(r"shard-([0-9a-f]{64})\.safetensors")
 _LOCK_OF_A_SHARE = re.compile(r"\.lock-(\d+)-of-(\d+)")
-_LARGEST_HEADER = 1 << 20
-_SECONDS_BETWEEN_WAITING_LINES = 10.0
-_TYPES: dict[str, np.dtype] = {"F32": np.dtype("<f4"), "U8": np.dtype("u1")}
 _TENSORS = {"features": "F32", "keys": "U8", "white": "F32"}
 _IDENTITY = "extractor.json"
 _MOST_SHOWN = 12  # characters of a digest
-
-
-class _Corrupt(Exception):
-    """A shard that is not what was written."""
-
-
-@dataclass(frozen=True)
-class Shard:
-    """One verified header; tensors are memory-mapped and verified when first asked for."""
-
-    path: Path
-    offset: int
-    header: Mapping[str, Any]
-    _verified: set[str] = field(default_factory=set)
-
-    def __len__(self) -> int:
-        return self.header["keys"]["shape"][0]
-
-    def tensor(self, name: str) -> Shaped[np.ndarray, "n ..."]:
-        """The named tensor, as a read-only memory map."""
-        entry = self.header[name]
-        start, end = entry["data_offsets"]
-        try:
-            if self.path.stat().st_size < self.offset + end:
-                raise _Corrupt(f"{self.path.name} is cut short")
-            rows = np.memmap(self.path, _TYPES[entry["dtype"]], "r", self.offset + start, tuple(entry["shape"]))
-        except FileNotFoundError as error:  # another process has set it aside
-            raise _Corrupt(f"{self.path.name} is gone") from error
-        if name not in self._verified:
-            if hashlib.sha256(rows.data).hexdigest() != self.header["__metadata__"].get(name):
-                raise _Corrupt(f"{self.path.name}: {name} fails its checksum")
-            self._verified.add(name)
-        return rows
 
 
 @dataclass(frozen=True)
@@ -175,7 +132,7 @@ class Shelf:
         self.identity = identity
         self.fingerprint = digest(identity)
         self.folder = shelf_folder(store, self.fingerprint)
-        self.shards: list[Shard] = []
+        self.shards: list[Sealed] = []
         self._seen: set[str] = set()
         self._refused: set[str] = set()
         self._keys = np.empty((0, 32), np.uint8)
@@ -195,7 +152,7 @@ class Shelf:
                 keys = np.asarray(shard.tensor("keys"))
             except FileNotFoundError:  # listed a moment ago, and set aside by another process since
                 continue
-            except _Corrupt as error:
+            except Damaged as error:
                 self._set_aside(path, error)
                 continue
             except OSError as error:
@@ -216,14 +173,12 @@ class Shelf:
 
     def find(self, digests: UInt8[np.ndarray, "n 32"]) -> Places:
         """Where the rows of these pictures lie; ``shard`` is -1 for those that are not in the store."""
-        lengths = [len(shard) for shard in self.shards]
+        lengths = [_length(shard) for shard in self.shards]
         places = Places(np.full(len(digests), -1), np.zeros(len(digests), np.int64))
         if not lengths or not len(digests):
             return places
-        known, asked = _sortable(self._keys), _sortable(digests)
-        order = np.argsort(known, kind="stable")
-        at = order[np.minimum(np.searchsorted(known, asked, sorter=order), len(order) - 1)]
-        found = (self._keys[at] == digests).all(1)
+        at = positions(self._keys, digests)
+        found = at >= 0
         starts = np.concatenate([[0], np.cumsum(lengths)])
         places.shard[found] = np.searchsorted(starts, at[found], side="right") - 1
         places.row[found] = at[found] - starts[places.shard[found]]
@@ -236,7 +191,7 @@ class Shelf:
             try:
                 self.shards[index].tensor("features")
                 self.shards[index].tensor("white")
-            except _Corrupt as error:
+            except Damaged as error:
                 self._set_aside(self.shards[index].path, error)
                 damaged.append(int(index))
         if damaged:
@@ -266,10 +221,8 @@ class Shelf:
         if not (self.folder / _IDENTITY).exists():
             write_json(self.folder / _IDENTITY, self.identity)
         tensors = {"features": features, "keys": digests, "white": white}
-        tensors = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
-        sums = {name: hashlib.sha256(value.data).hexdigest() for name, value in tensors.items()}
-        data = save(tensors, {"schema": str(SCHEMA), "extractor": self.fingerprint, **sums})
-        write_atomic(self.folder / f"shard-{hashlib.sha256(data[: _header_end(data)]).hexdigest()}.safetensors", data)
+        facts = {"schema": str(SCHEMA), "extractor": self.fingerprint}
+        seal(self.folder, "shard", tensors, facts)
 
     @contextmanager
     def filling(self, share: Share = WHOLE) -> Iterator[bool]:
@@ -291,13 +244,13 @@ class Shelf:
             if not os.access(self.folder, os.W_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self.folder))
         locked = False
-        with ExitStack() as held:
+        with ExitStack() as locks:
             try:
                 with self._locked(""):
                     for other in self._overlapping(share):
                         with self._locked(f"-{other}"):
                             pass
-                    held.enter_context(self._locked(f"-{share}"))
+                    locks.enter_context(self._locked(f"-{share}"))
                 locked = True
             except (OSError, NotImplementedError) as error:
                 log.warning("[LOCK] no working lock in %s (%s): some work may be done twice", self.folder, error)
@@ -318,26 +271,8 @@ class Shelf:
         named = [_LOCK_OF_A_SHARE.fullmatch(path.name) for path in sorted(self.folder.glob(".lock-*"))]
         return [other for match in named if match and share.overlaps(other := Share(int(match[1]), int(match[2])))]
 
-    @contextmanager
-    def _locked(self, name: str) -> Iterator[None]:
-        place = self.folder / f".lock{name}"
-        lock = FileLock(place, timeout=_SECONDS_BETWEEN_WAITING_LINES, fallback_to_soft=False)
-        holder = self.folder / f".holder{name}"
-        started = time.monotonic()
-        while not lock.is_locked:
-            try:
-                lock.acquire()
-            except Timeout:
-                waited = time.monotonic() - started
-                log.info("waiting for features (%s comes first, %.0f s; %s)", _who(holder), waited, _way_out(place))
-        try:
-            with explained(holder):
-                holder.write_text(f"{socket.gethostname()} pid {os.getpid()}")
-            yield
-        finally:
-            with suppress(OSError):
-                holder.unlink()
-            lock.release()
+    def _locked(self, name: str) -> AbstractContextManager[None]:
+        return held(self.folder, name, "features", "rows are computed twice")
 
     def refuse_full_disk(self, rows: int, shape: tuple[int, ...]) -> None:
         """Raises DISK when this many more rows will not fit, before any is computed."""
@@ -354,20 +289,19 @@ class Shelf:
             )
 
 
-def _way_out(place: Path) -> str:
-    return f"should it be stopped or its machine gone, end it or remove {place}: at worst rows are computed twice"
-
-
-def _who(holder: Path) -> str:
-    try:
-        return holder.read_text(errors="replace")
-    except OSError:  # it has let go, or has only just begun
-        return "another process"
-
-
 def row_bytes(shape: tuple[int, ...]) -> int:
     """What a row, its key and its share of white pixels take in the store."""
     return int(np.prod(shape)) * 4 + 36
+
+
+def positions(known: UInt8[np.ndarray, "k 32"], asked: UInt8[np.ndarray, "n 32"]) -> Int[np.ndarray, " n"]:
+    """Where each of the digests that are asked for is among those that are known, -1 where it is not."""
+    if not len(known):
+        return np.full(len(asked), -1)
+    by_start, starts = _sortable(known), _sortable(asked)
+    order = np.argsort(by_start, kind="stable")
+    at = order[np.minimum(np.searchsorted(by_start, starts, sorter=order), len(order) - 1)]
+    return np.where((known[at] == asked).all(1), at, -1)
 
 
 def _sortable(keys: UInt8[np.ndarray, "n 32"]) -> np.ndarray:
@@ -375,55 +309,28 @@ def _sortable(keys: UInt8[np.ndarray, "n 32"]) -> np.ndarray:
     return np.ascontiguousarray(keys[:, :8]).view(np.uint64)[:, 0]
 
 
-def _header_end(data: bytes) -> int:
-    if len(data) < 8:
-        raise _Corrupt("no header")
-    return 8 + struct.unpack("<Q", data[:8])[0]
-
-
-def _open_shard(path: Path, fingerprint: str) -> Shard:
+def _open_shard(path: Path, fingerprint: str) -> Sealed:
     """Read and verify a shard's header.
 
     Raises:
-        _Corrupt: When the header is not the one that the file's name was made of, or not of a shard of this extractor.
+        Damaged: When it is not what was written, or not of this extractor.
         LikenessError: STORE-VERSION for a shard of a newer version.
     """
-    named = _NAME.fullmatch(path.name)
-    if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
-        raise _Corrupt(f"{path.name} is no file")
-    with open(path, "rb") as file:
-        start = file.read(8)
-        end = _header_end(start)
-        if named is None or end > _LARGEST_HEADER:
-            raise _Corrupt(f"{path.name} is no shard")
-        head = start + file.read(end - 8)
-    if hashlib.sha256(head).hexdigest() != named[1]:
-        raise _Corrupt(f"{path.name}: the header fails its checksum")
+    shard = unseal(path)
     try:
-        header = json.loads(head[8:])
-        described = header["__metadata__"]
-        _refuse_newer(int(described["schema"]), path)
-        whole = described["extractor"] == fingerprint and _is_whole(header)
-    except LikenessError:
-        raise
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
-        raise _Corrupt(f"{path.name}: the header cannot be read") from error
-    if not whole:
-        raise _Corrupt(f"{path.name} holds no rows of this extractor")
-    return Shard(path, end, header)
+        schema = int(shard.facts["schema"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise Damaged(f"{path.name}: the header cannot be read") from error
+    _refuse_newer(schema, path)
+    rows = shard.rows(_TENSORS)
+    whole = rows and shard.header["keys"]["shape"] == [rows, 32] and shard.header["white"]["shape"] == [rows]
+    if not whole or shard.facts.get("extractor") != fingerprint:
+        raise Damaged(f"{path.name} holds no rows of this extractor")
+    return shard
 
 
-def _is_whole(header: Mapping[str, Any]) -> bool:
-    """Whether a header tells of as many features, keys and shares of white, each where its size says."""
-    rows = header["keys"]["shape"][0]
-    for name, kind in _TENSORS.items():
-        shape, (start, end) = header[name]["shape"], header[name]["data_offsets"]
-        numbers = [start, end, *shape]
-        if any(type(number) is not int or number < 0 for number in numbers) or header[name]["dtype"] != kind:
-            return False
-        if shape[0] != rows or not 0 < end - start == prod(shape) * _TYPES[kind].itemsize:
-            return False
-    return header["keys"]["shape"] == [rows, 32] and header["white"]["shape"] == [rows]
+def _length(shard: Sealed) -> int:
+    return shard.header["keys"]["shape"][0]
 
 
 def _refuse_newer(schema: int, path: Path) -> None:
@@ -502,7 +409,7 @@ def inspect(folder: Path) -> Inspected:
             shard = _open_shard(path, fingerprint)
             for name in _TENSORS:
                 shard.tensor(name)
-            rows, size = rows + len(shard), size + path.stat().st_size
-        except (_Corrupt, LikenessError, OSError) as error:
+            rows, size = rows + _length(shard), size + path.stat().st_size
+        except (Damaged, LikenessError, OSError) as error:
             faults.append(str(error))
     return Inspected(rows, size, faults)

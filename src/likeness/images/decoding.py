@@ -157,6 +157,21 @@ class Decoder:
                 raise BadImage("IMG-TRUNCATED", "its pixels end before its last row")
             return Decoded(_to_rgb(_to_8_bit(upright, notes), tuple(self.alpha_background), notes), frozenset(notes))
 
+    def converted(self, image: Image.Image) -> Image.Image:
+        """A picture that is opened already, to RGB by the same rules.
+
+        Raises:
+            BadImage: As ``decode``.
+        """
+        try:
+            self._check_size(*image.size)
+            notes: set[str] = set()
+            return _to_rgb(_to_8_bit(_upright(image, notes), notes), tuple(self.alpha_background), notes)
+        except BadImage:
+            raise
+        except Exception as error:  # of a file that Pillow opened and only now reads
+            raise BadImage("IMG-TRUNCATED", f"{error or type(error).__name__}") from error
+
     def _check_size(self, width: int, height: int) -> None:
         if width * height > self.max_pixels:
             raise BadImage("IMG-TOO-LARGE", f"{width:,} x {height:,} px, limit {self.max_pixels:,} (max_pixels)")

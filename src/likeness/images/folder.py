@@ -3,11 +3,9 @@
 import hashlib
 import logging
 import os
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -16,7 +14,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-from likeness.console import Advance, progress
+from likeness.console import progress
 from likeness.errors import LikenessError, listed
 from likeness.images.ledger import Ledger
 from likeness.images.options import readable, refuse_faults
@@ -253,16 +251,11 @@ def digests(files: Sequence[Path], workers: int, ledger: Ledger | None = None) -
     """
     parts = [files[start : start + _FILES_A_TASK] for start in range(0, len(files), _FILES_A_TASK)]
     rows: list[bytes | OSError] = []
-    started = time.monotonic()
-    advance: Advance | None = None
-    with ThreadPoolExecutor(workers) as pool, ExitStack() as shown:
+    shown = progress("reading files", len(files), "files", _SECONDS_UNTIL_SHOWN)
+    with ThreadPoolExecutor(workers) as pool, shown as advance:
         for some in pool.map(lambda part: [_digest(path, ledger) for path in part], parts):
             rows += some
-            if advance:
-                advance(len(some))
-            elif time.monotonic() - started > _SECONDS_UNTIL_SHOWN:
-                advance = shown.enter_context(progress("reading files", len(files), "files"))
-                advance(len(rows))
+            advance(len(some))
     _refuse_unread(files, rows)
     return np.frombuffer(b"".join(row for row in rows if isinstance(row, bytes)), np.uint8).reshape(-1, 32)
 

@@ -50,14 +50,15 @@ def seeded_split(
     parts[housed] = _home_parts(labels[housed], homes[housed], home_names, fractions, seed)[homes[housed]]
     for label in np.unique(labels[alone]).tolist():
         in_class = labels == label
-        members = sorted(alone[in_class[alone]].tolist(), key=lambda i: _rank(seed, names[i]))
+        members = sorted(alone[in_class[alone]].tolist(), key=lambda i: hashed(seed, names[i]))
         placed = np.bincount(parts[in_class & (parts >= 0)], minlength=len(fractions))
         missing = np.maximum(quotas(int(in_class.sum()), fractions) - placed, 0.0)
         parts[members] = np.repeat(np.arange(len(fractions)), quotas(len(members), missing.tolist()))
     return parts
 
 
-def _rank(seed: int, name: str) -> bytes:
+def hashed(seed: int, name: str) -> bytes:
+    """What an order drawn by the seed sorts by: of the name alone, whatever else there is."""
     return hashlib.sha256(f"{seed}\0{name}".encode("utf-8", "surrogateescape")).digest()
 
 
@@ -73,7 +74,7 @@ def _home_parts(
     home_of, class_of = np.divmod(pairs, len(sizes))
     added = (counts / sizes[class_of])[:, None]
     spans = list(pairwise([*np.flatnonzero(np.diff(home_of, prepend=-1)).tolist(), len(pairs)]))
-    spans.sort(key=lambda span: _rank(seed, home_names[home_of[span[0]]]))
+    spans.sort(key=lambda span: hashed(seed, home_names[home_of[span[0]]]))
     wanted = np.asarray(fractions, float) / sum(fractions)
     missing = np.tile(wanted, (len(sizes), 1))
     ties = np.argsort(wanted, kind="stable")

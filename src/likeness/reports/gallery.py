@@ -20,6 +20,7 @@ _WIDE, _ABOVE, _TEXT = 1.8, 0.68, 0.42  # inches: a picture, the title's strip, 
 _BESIDE_QUERY = 0.16  # of a picture's width
 _PIXELS = 360  # a picture's longer side
 _SHAPES = (2 / 3, 3 / 2)  # width over height that frames may have
+_MOST_OF_A_HOME, _WIDE_OF_A_HOME, _BESIDE_HOME = 3, 1.25, 0.3  # pictures; inches; of a picture's width
 
 OpenImage = Callable[[Path], Image.Image]
 
@@ -40,6 +41,26 @@ class GalleryRow:
 
     query: Picture
     neighbours: Sequence[Picture]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class HomePictures:
+    """Pictures of one home; ``similarity`` and ``right`` are those of one that was found."""
+
+    name: str
+    paths: Sequence[Path]
+    similarity: float | None = None
+    right: bool | None = None
+
+
+@dataclass(frozen=True)
+class HomeRow:
+    """Half of a home, its other half, the homes that were found from nearest to farthest, and a remark."""
+
+    query: HomePictures
+    other: HomePictures
+    nearest: Sequence[HomePictures]
     note: str = ""
 
 
@@ -146,3 +167,64 @@ def _say(axes: Axes, x: float | int, text: str, line: int = 0, **look: Any) -> N
     look = dict[str, Any](fontsize=style.SMALL, color=style.INK) | look
     below = (0, -13 - 11 * line)
     axes.annotate(style.plain(text), (x, 0), below, xycoords="axes fraction", textcoords="offset points", **look)
+
+
+def draw_homes(rows: Sequence[HomeRow], title: str, path: Path, open_image: OpenImage) -> None:
+    """Draw each half of a home, its other half, and the homes found, each as a few pictures side by side.
+
+    Args:
+        rows: One or more, with as many homes found in each. Of a home three pictures are shown.
+        title, path, open_image: As of ``draw_gallery``.
+
+    Raises:
+        ValueError: If there is no row.
+    """
+    style.save(_homes(rows, title, open_image), path)
+
+
+def _homes(rows: Sequence[HomeRow], title: str, open_image: OpenImage) -> Figure:
+    if not rows:
+        raise ValueError("rows is empty: a figure of homes needs at least one query")
+    shown = [[row.query, row.other, *row.nearest] for row in rows]
+    canvases = _canvases([path for homes in shown for home in homes for path in _some(home)], open_image)
+    one, slots = next(iter(canvases.values())).image, max(len(_some(home)) for homes in shown for home in homes)
+    figure, grid = _page_of_homes(len(rows), len(shown[0]), slots, title, one.height / one.width)
+    heads = ["half of a home", "its other half", *(f"nearest {i}" for i in range(1, len(shown[0]) - 1))]
+    for line, (row, homes) in enumerate(zip(rows, shown, strict=True)):
+        for group, (home, head) in enumerate(zip(homes, heads, strict=True)):
+            cells = [figure.add_subplot(grid[line, group * (slots + 1) + slot]) for slot in range(len(_some(home)))]
+            _draw_home(cells, home, canvases, style.INK if group < 2 else style.VERDICTS[home.right][1])
+            if not line:
+                cells[0].set_title(head, fontsize=style.SMALL, color=style.FAINT, pad=5, loc="left")
+            if not group:
+                _say(cells[0], 0, words.shortened(row.note, 38), line=1, color=style.FAINT, fontsize=7.5)
+    return figure
+
+
+def _some(home: HomePictures) -> Sequence[Path]:
+    return home.paths[:_MOST_OF_A_HOME]
+
+
+def _page_of_homes(rows: int, groups: int, slots: int, title: str, shape: float) -> tuple[Figure, GridSpec]:
+    """A figure and its grid: each home's columns, a gap behind them; a picture is ``shape`` times as high as wide."""
+    ratios = [*[*[1.0] * slots, _BESIDE_HOME] * groups][:-1]
+    high = _WIDE_OF_A_HOME * shape
+    width, height = sum(ratios) * 1.03 * _WIDE_OF_A_HOME, rows * (high + _TEXT) + _ABOVE
+    figure = style.new_figure(width, height)
+    figure.set_layout_engine("none")
+    figure.text(0.012, 1 - 0.24 / height, style.plain(title), fontsize=style.LARGE, fontweight="bold", va="center")
+    grid = figure.add_gridspec(rows, len(ratios), width_ratios=ratios)
+    grid.update(left=0.012, right=0.988, top=1 - _ABOVE / height, bottom=_TEXT / height)
+    grid.update(wspace=0.04, hspace=_TEXT / high)
+    return figure, grid
+
+
+def _draw_home(cells: Sequence[Axes], home: HomePictures, canvases: Mapping[Path, _Canvas], frame: str) -> None:
+    for axes, path in zip(cells, home.paths, strict=False):
+        _show(axes, canvases[path], frame)
+    more = f" ({len(cells)} of {len(home.paths)})" if len(home.paths) > len(cells) else ""
+    mark, colour = style.VERDICTS[home.right]
+    _say(cells[0], 0, mark, color=colour, fontweight="bold", fontsize=style.NORMAL)
+    _say(cells[0], 0.12 if mark else 0, words.shortened(home.name, 22) + more)
+    if home.similarity is not None:
+        _say(cells[-1], 1, words.signed(f"{home.similarity:.3f}"), color=style.FAINT, ha="right")

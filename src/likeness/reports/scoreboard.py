@@ -51,9 +51,9 @@ def _methods(metrics: Mapping) -> Group:
     cells = {method: [_shown(splits, split, method, measure) for split, measure in columns] for method in words.METHODS}
     best = [max(_numbers(column), default=None) for column in zip(*cells.values(), strict=True)]
     for method, row in cells.items():
-        shown = [_interval(cell, number(cell) == top) for cell, top in zip(row, best, strict=True)]
+        shown = [interval_cell(cell, number(cell) == top) for cell, top in zip(row, best, strict=True)]
         board.add_row(words.METHODS[method], *shown)
-    chance = [_interval(_shown(splits, split, "chance", measure)) for split, measure in columns]
+    chance = [interval_cell(_shown(splits, split, "chance", measure)) for split, measure in columns]
     board.add_row("chance", *chance, style="dim")
     network, head = (metrics.get(key) or words.NONE for key in ("backbone", "head"))
     first = f", seed {metrics['seed']}" if "over_seeds" in metrics else ""
@@ -89,7 +89,7 @@ def _comparisons(metrics: Mapping) -> Group:
     averaged = ", averaged over seeds" if "over_seeds" in metrics else ""
     for pair, measures in (at(_final(metrics), split, "paired") or {}).items():
         names = " − ".join(words.METHODS.get(name, name) for name in pair.split("-", 1))
-        board.add_row(Text(names), *_difference(at(measures, "hit@1")))
+        board.add_row(Text(names), *difference_cells(at(measures, "hit@1")))
     return titled(f"{split} hit@1{averaged}", ", query by query", board)
 
 
@@ -98,7 +98,8 @@ def _final(metrics: Mapping) -> Mapping:
     return metrics.get("over_seeds") or metrics["splits"]
 
 
-def _difference(found: Any) -> list[Text]:
+def difference_cells(found: Any) -> list[Text]:
+    """A paired difference, its interval, its p and what to call it, a cell each."""
     difference, low, high, p = (number(at(found, key)) for key in ("difference", "low", "high", "p"))
     if difference is None:
         return [Text(words.NONE)]
@@ -321,7 +322,7 @@ def _ranking(done: Sequence[Row]) -> Group:
         board.add_row(
             Text(str(row["job"])),
             *(_option(row, name) for name in varying),
-            *(_interval(_stored(row, f"{split}/hit@1")) for split in ("val", "test")),
+            *(interval_cell(_stored(row, f"{split}/hit@1")) for split in ("val", "test")),
             words.points(row["test/gain_over_frozen"]),
             words.p_value(row["test/p_over_frozen"]).removeprefix("p ").removeprefix("= "),
             words.points(row["test/gain_over_pca"]),
@@ -362,7 +363,7 @@ def _stored(row: Row, key: str) -> dict[str, float | None]:
     return {"value": row[key], "low": row[f"{key}_low"], "high": row[f"{key}_high"]}
 
 
-def _interval(found: Any, best: bool = False) -> Text:
+def interval_cell(found: Any, best: bool = False) -> Text:
     """``58.2 [55.1–61.2]``: a fraction or ``{"value", "low", "high"}`` in percent."""
     value, low, high = number(found), number(at(found, "low")), number(at(found, "high"))
     if value is None:

@@ -28,6 +28,7 @@ _RESULT_ROUNDING = {torch.bfloat16: 2.0**-8, torch.float32: 0.0}
 _FLOAT32_STEP = 1e-6  # the rule rounds cosines, and these bounds are reckoned in float32
 _LARGEST_BLOCK, _SMALLEST_BLOCK = 32, 4
 _BLOCKS_PER_NEIGHBOUR = 16
+_FEWEST_TELLING = 16
 
 
 class Rounded(NamedTuple):
@@ -139,13 +140,13 @@ def through_precisions(
 ) -> Int64[Tensor, "l"]:
     """The queries that no precision settles: ``attempt`` is given those that are left, and says which stay so.
 
-    A precision that leaves most of them is not tried again with these rows.
+    A precision that leaves most of many is not tried again with these rows; few queries say nothing of the rows.
     """
     for dtype in precisions(queries.device):
         if not len(queries) or dtype in gallery.useless:
             continue
         hard_q = attempt(queries, dtype)
-        if 2 * int(hard_q.sum()) > len(queries):
+        if len(queries) >= _FEWEST_TELLING and 2 * int(hard_q.sum()) > len(queries):
             gallery.useless.add(dtype)
         queries = queries[hard_q]
     return queries
@@ -163,7 +164,8 @@ class Products(NamedTuple):
 
     def at_least(self, value_q: Float32[Tensor, "q"]) -> Float32[Tensor, "q"]:
         """What the cosine is at least, if the product is this."""
-        return value_q - self.slack - self.u * value_q.abs()
+        # Not less u times its absolute value: with u = 0 and nothing found that would be 0 · inf.
+        return torch.where(value_q > 0, 1 - self.u, 1 + self.u) * value_q - self.slack
 
     def reaching(self, cosine_q: Float32[Tensor, "q"]) -> Float32[Tensor, "q"]:
         """The smallest product whose cosine may be this much."""

@@ -15,13 +15,13 @@ Axes: q queries, g gallery rows sorted by id, k neighbours kept, d width of a co
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Float32, Int, Int64
 from torch import Tensor
 
-from likeness.errors import listed
 from likeness.retrieval.filtering import (
     Prepared,
     block_size,
@@ -41,7 +41,10 @@ from likeness.retrieval.rows import (
     place_among_equals,
     places,
     refusal,
+    refuse_other_width,
     refuse_too_few,
+    refuse_twice,
+    refuse_zero,
     similarity,
 )
 
@@ -52,6 +55,7 @@ _BYTES_PER_FILTERED_PAIR = 4
 _BYTES_PER_ENTRY = 10  # of a row that is prepared: float64 and bfloat16
 _ALL_BUT_SIGN = 0x7FFFFFFF
 _NO_ID = torch.iinfo(torch.int64).min
+_FEW = 16  # an allowed part of the rows that is quicker gathered than searched around
 _MOST_PAIRS, _MOST_BLOCKS = 32, 4  # of a query: this part of the rows, or of the blocks, is as dear as all in float64
 
 
@@ -124,11 +128,11 @@ class Gallery:
         keep: bool = True,
     ) -> None:
         self.rows = comparable(codes, ids, groups)
-        _refuse_zero(self.rows, "gallery")
+        refuse_zero(self.rows, "gallery")
         self.ids, self.order = self.rows.ids.sort()
-        _refuse_twice(self.ids)
+        refuse_twice(self.ids)
         self.place, self.tile_bytes, self.keep = places(self.rows.ids, self.ids), tile_bytes, keep
-        self._kept = list(self._made()) if keep else None
+        self._kept = list(self._made(self.order)) if keep else None
 
     @torch.no_grad()
     def neighbours(
@@ -138,39 +142,68 @@ class Gallery:
         *,
         query_ids: Int[Tensor, "q"] | None = None,
         query_groups: Int[Tensor, "q"] | None = None,
+        allowed: Bool[Tensor, "g"] | None = None,
     ) -> Neighbours:
-        """The ``k`` nearest rows of each query. Without ``query_ids`` no query is a row of the gallery."""
-        width = self.rows.codes.shape[1]
+        """The ``k`` nearest rows of each query, of those ``allowed`` as the rows were passed in.
+
+        Without ``query_ids`` no query is a row of the gallery.
+        """
         if (query_groups is None) != (self.rows.groups is None):
             raise refusal("groups are given on one side only.", "Give groups to queries and gallery, or to neither.")
-        if queries.shape[1:] != (width,):
-            raise refusal(
-                f"queries are {queries.shape[1]} wide and the gallery is {width} wide.",
-                "Make both with the same head from the same features.",
-            )
+        refuse_other_width(queries, self.rows)
         if query_ids is None:
             place_q = torch.full((len(queries),), -1, device=queries.device)
             asked = comparable(queries, torch.full_like(place_q, _NO_ID), query_groups)
         else:
             asked = comparable(queries, query_ids, query_groups)
             place_q = places(asked.ids, self.ids)
-        _refuse_zero(asked, "query")
-        refuse_too_few(k, self._candidates(asked, query_ids is not None), asked.ids)
+        refuse_zero(asked, "query")
+        refuse_too_few(k, self._candidates(asked, query_ids is not None, allowed), asked.ids)
         key_qk = no_keys(len(asked), k, queries.device)
-        for part in self._made() if self._kept is None else self._kept:
+        for part, forbid in self._searched(allowed):
             for block in blocks(len(asked), queries_at_once(len(part), self.tile_bytes)):
-                search(prepared(asked, place_q, block), part, key_qk[block], apart, self.tile_bytes)
+                search(prepared(asked, place_q, block), part, key_qk[block], forbid, self.tile_bytes)
         similarities, place_qk = read_keys(key_qk)
         return Neighbours(similarities, self.order[place_qk])
 
-    def _candidates(self, queries: Rows, among: bool) -> Int64[Tensor, "q"]:
+    def _candidates(self, queries: Rows, among: bool, allowed: Bool[Tensor, "g"] | None) -> Int64[Tensor, "q"]:
         if among or queries.groups is not None:
-            return count_candidates(queries, self.rows)
-        return torch.full_like(queries.ids, len(self.rows))
+            return count_candidates(queries, self.rows if allowed is None else self.rows.take(allowed.nonzero()[:, 0]))
+        return torch.full_like(queries.ids, len(self.rows) if allowed is None else int(allowed.sum()))
 
-    def _made(self) -> Iterator[Prepared]:
-        for part in blocks(len(self.rows), rows_at_once(self.rows.codes, self.tile_bytes)):
-            yield prepared(self.rows, self.place, self.order[part], keep_unit=not self.keep)
+    def _searched(self, allowed: Bool[Tensor, "g"] | None) -> Iterator[tuple[Prepared, Forbid]]:
+        """The rows in parts that are not empty, each with what may not meet."""
+        if allowed is None:
+            yield from ((part, apart) for part in (self._made(self.order) if self._kept is None else self._kept))
+        elif self._kept is None:
+            yield from ((part, apart) for part in self._made(self.order[allowed[self.order]]))
+        else:
+            allowed_g = allowed.index_select(0, self.order)  # several times as fast as indexing
+            yield from filter(lambda found: len(found[0]), (_narrowed(part, allowed_g) for part in self._kept))
+
+    def _made(self, order: Int64[Tensor, "m"]) -> Iterator[Prepared]:
+        for part in blocks(len(order), rows_at_once(self.rows.codes, self.tile_bytes)):
+            yield prepared(self.rows, self.place, order[part], keep_unit=not self.keep)
+
+
+def _narrowed(part: Prepared, allowed_g: Bool[Tensor, "g"]) -> tuple[Prepared, Forbid]:
+    """The allowed rows of a part (whose places follow one another), or where they are many all of them with a ban."""
+    first = int(part.place[0]) if len(part) else 0
+    own = allowed_g[first : first + len(part)]
+    count = int(own.sum())
+    if count == len(part):
+        return part, apart
+    if count * _FEW <= len(part):
+        # What is found out about these few in lower precision holds for them alone.
+        return replace(part.take(own.nonzero()[:, 0]), useless=set()), apart
+
+    barred = ~own
+
+    def forbid(product_qg: Tensor, queries: Prepared, gallery: Prepared) -> None:
+        apart(product_qg, queries, gallery)
+        product_qg.masked_fill_(barred, -torch.inf)
+
+    return part, forbid
 
 
 def rows_at_once(codes: Float[Tensor, "n d"], tile_bytes: int) -> int:
@@ -321,23 +354,3 @@ def rank_keys(
     """``pair_keys`` of a gallery in order of its ids."""
     place_g = torch.arange(similarity_qg.shape[1], device=similarity_qg.device)
     return pair_keys(similarity_qg, place_g, last_of_ties_qg)
-
-
-def _refuse_zero(rows: Rows, side: str) -> None:
-    ids = rows.ids[rows.is_zero].tolist()
-    if ids:
-        raise refusal(
-            f"{len(ids)} of {len(rows)} {side} rows are zero: they point nowhere, so nothing is near them.",
-            "Drop these rows, or look for dead units in the head.",
-            where=f"sample ids\n{listed(ids)}",
-        )
-
-
-def _refuse_twice(ids_g: Int64[Tensor, "g"]) -> None:
-    twice = ids_g[1:][ids_g[1:] == ids_g[:-1]].unique().tolist()
-    if twice:
-        raise refusal(
-            f"{len(twice)} gallery ids come more than once.",
-            "Give each gallery row an id of its own.",
-            where=f"sample ids\n{listed(twice)}",
-        )

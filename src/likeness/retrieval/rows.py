@@ -187,5 +187,37 @@ def refuse_too_few(k: int, candidates_q: Int64[Tensor, "q"], ids_q: Int64[Tensor
         )
 
 
+def refuse_other_width(queries: Float[Tensor, "q w"], gallery: Rows) -> None:
+    """Raises RETRIEVAL when queries are not as wide as the gallery."""
+    width = gallery.codes.shape[1]
+    if queries.shape[1:] != (width,):
+        raise refusal(
+            f"queries are {queries.shape[1]} wide and the gallery is {width} wide.",
+            "Make both with the same head from the same features.",
+        )
+
+
+def refuse_zero(rows: Rows, side: str) -> None:
+    """Raises RETRIEVAL when a row points nowhere (names the ids)."""
+    ids = rows.ids[rows.is_zero].tolist()
+    if ids:
+        raise refusal(
+            f"{len(ids)} of {len(rows)} {side} rows are zero: they point nowhere, so nothing is near them.",
+            "Drop these rows, or look for dead units in the head.",
+            where=f"sample ids\n{listed(ids)}",
+        )
+
+
+def refuse_twice(ids_g: Int64[Tensor, "g"]) -> None:
+    """Raises RETRIEVAL when an ascending id comes twice (names them)."""
+    twice = ids_g[1:][ids_g[1:] == ids_g[:-1]].unique().tolist()
+    if twice:
+        raise refusal(
+            f"{len(twice)} gallery ids come more than once.",
+            "Give each gallery row an id of its own.",
+            where=f"sample ids\n{listed(twice)}",
+        )
+
+
 def refusal(what: str, fix: str, where: str = "") -> LikenessError:
     return LikenessError("RETRIEVAL", what, where=where, fix=fix)

@@ -16,6 +16,7 @@ from torch import Tensor
 from likeness.archive import HoldsCode, Unreadable, printable, read_archive
 from likeness.errors import LikenessError, listed
 from likeness.files import write_atomic
+from likeness.runs.exported import SUFFIX, read_exported
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +101,7 @@ def refuse_other_pictures(path: Path, content: Mapping[str, Any], card: Mapping[
 
 
 def open_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint's content on the CPU. Nothing in the file is run, whatever it holds.
+    """The content of a checkpoint, or of an exported model, on the CPU. Nothing in the file is run, whatever it holds.
 
     Raises:
         LikenessError: CKPT-MISSING, CKPT (cut or damaged), CKPT-UNTRUSTED (it holds code), CKPT-SCHEMA (not ours, or
@@ -114,7 +115,7 @@ def open_checkpoint(path: Path) -> dict[str, Any]:
             fix="Give run=FOLDER (a folder with checkpoints/best.ckpt) or checkpoint=FILE.",
         )
     try:
-        content = read_archive(path)
+        content = read_exported(path) if path.suffix == SUFFIX else read_archive(path)
     except HoldsCode as error:
         raise _untrusted(path, str(error)) from error
     except (Unreadable, OSError) as error:
@@ -134,8 +135,8 @@ def open_checkpoint(path: Path) -> dict[str, Any]:
         )
     if wrong := [f"{CARD}.{name}" for name, value in card.items() if name in _FIELDS and not _FIELDS[name](value)]:
         raise not_as_written(path, wrong)
-    if not is_state(content.get("state_dict", {})):
-        raise not_as_written(path, ["state_dict"])
+    if wrong := [name for name in ("state_dict", "backbone") if not is_state(content.get(name, {}))]:
+        raise not_as_written(path, wrong)
     return content
 
 
@@ -189,9 +190,9 @@ def _list_of(holds: Callable[[Any], bool]) -> Callable[[Any], bool]:
 # What another program reads of a card, and what it can be.
 _FIELDS: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("architecture", "scaling", "decoding", "preprocessing", "backbone", "data"), _is_node),
-    **dict.fromkeys(("metric", "options", "extractor"), _is_named),
+    **dict.fromkeys(("metric", "options", "extractor", "results"), _is_named),
     **dict.fromkeys(("fingerprint", "pictures"), _is_digest),
-    "store": _is_text,
+    **dict.fromkeys(("store", "version"), _is_text),
     "seed": _is_seed,
     "seeds": _list_of(_is_seed),
     "classes": _list_of(_is_text),
@@ -225,13 +226,17 @@ def _not_saved(error: LikenessError, step: int | None, path: Path) -> LikenessEr
 
 
 def _damaged(path: Path, cause: str) -> LikenessError:
+    exported = path.suffix == SUFFIX
     return LikenessError(
         "CKPT",
         f"{path.name} could not be read.",
         where=str(path.absolute()),
         cause=cause,
-        kept="The file is as it was; another checkpoint may lie beside it (best.ckpt, resume-*.ckpt).",
-        fix="Give the other checkpoint with checkpoint=FILE, or train again: the features are in the store.",
+        kept="The file is as it was"
+        + ("." if exported else "; another checkpoint may lie beside it (best.ckpt, resume-*.ckpt)."),
+        fix="Copy it again from where it came, or export the run again: likeness export run=FOLDER"
+        if exported
+        else "Give the other checkpoint with checkpoint=FILE, or train again: the features are in the store.",
     )
 
 
