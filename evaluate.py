@@ -22,7 +22,7 @@ def evaluate(cfg: DictConfig) -> float | None:
     with importing():
         config = checked(cfg)
 
-        from likeness import assembly
+        from likeness import assembly, outside
         from likeness.reports.results import show
         from likeness.runs.folder import RunFolder
 
@@ -35,11 +35,14 @@ def evaluate(cfg: DictConfig) -> float | None:
         data = assembly.build_data(config, assembly.find_features(config, extractor))
     with folder.timed("score"):
         methods = assembly.read_methods(module, data, config["splits"], card, path.parent)
+        rejection = outside.score_outside(methods, data, extractor, config)
         results = assembly.score_splits(methods, data, config["splits"], config["gallery"], config["metric"])
-    metrics = assembly.write_results(results, module, data, folder)
+    metrics = assembly.write_results(results, module, data, folder, rejection=rejection.summary if rejection else None)
     assembly.draw_figures(results, metrics, methods, data, extractor, folder, config["figures"])
+    if rejection and assembly.are_drawn(config["figures"]):
+        rejection.draw(folder.path / "figures")
     assembly.send_media(folder)
-    show(metrics, folder.path)
+    show(metrics, folder.path, by_class=True)
     return None
 
 

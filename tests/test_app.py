@@ -18,12 +18,13 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 from safetensors.numpy import save_file
 
-from likeness import app, assembly
+from likeness import app, assembly, labelling
 from likeness.config import checked, composed, register
 from likeness.errors import LikenessError
 from likeness.features.datamodule import FeatureData
 from likeness.features.extraction import Features
 from likeness.images.table import Row, tabulate
+from likeness.model import load
 from likeness.reports.projection import FEWEST_ROWS
 from likeness.reports.projection_grid import Drawn
 from likeness.runs.folder import RunFolder
@@ -380,3 +381,106 @@ def test_what_cannot_be_converted_is_a_message_and_an_exit_code(tmp_path):
     done = called("weights", "convert", tmp_path / "none.h5")
     assert done.code == 66
     assert done.err.startswith("ERROR [WEIGHTS-MISSING]")
+
+
+@pytest.fixture
+def strangers(run, tmp_path) -> Path:
+    """Four new pictures of either class, and a copy of one that was trained on."""
+    for period, name in ((4, "fine"), (25, "coarse")):
+        for i in range(4):
+            draw_striped(tmp_path / "new" / f"{name} {i}.png", period, 100 + i)
+    copied = run.parent / "photos" / "train" / "fine" / "3.png"
+    (tmp_path / "new" / "=copy.png").write_bytes(copied.read_bytes())
+    return tmp_path / "new"
+
+
+@pytest.mark.parametrize("weights", ["uniform", "similarity"])
+def test_labels_are_the_votes_of_the_nearest_and_the_least_sure_come_first(run, strangers, tmp_path, weights):
+    out = tmp_path / "labels.csv"
+    done = called("label", strangers, f"run={run}", f"out={out}", "k=3", f"weights={weights}")
+    assert done.code == 0, done.err
+    rows = rows_of(out)
+    train = sorted((run.parent / "photos" / "train").rglob("*.png"))
+    model = load(run)
+    codes = {path: code / np.linalg.norm(code) for path, code in zip(train, model.encode(train), strict=True)}
+    assert sorted(row["path"] for row in rows) == sorted(map(str, strangers.iterdir()))
+    for row in rows:
+        code = model.encode([row["path"]])[0]
+        cosines = {path: float(code @ own / np.linalg.norm(code)) for path, own in codes.items()}
+        own = Path(row["path"]).read_bytes()
+        nearest = sorted((path for path in train if path.read_bytes() != own), key=lambda path: -cosines[path])[:3]
+        assert [row[f"neighbour_{i}"] for i in (1, 2, 3)] == list(map(str, nearest))
+        ballots = {"fine": 0.0, "coarse": 0.0}
+        for path in nearest:
+            ballots[path.parent.name] += 1 if weights == "uniform" else max(0.0, cosines[path])
+        label = max(ballots, key=lambda name: ballots[name])
+        assert row["label"] == label
+        assert float(row["confidence"]) == pytest.approx(ballots[label] / sum(ballots.values()), abs=1e-4)
+        assert row["runner_up"] == ("" if len({path.parent for path in nearest}) == 1 else ({*ballots} - {label}).pop())
+        assert float(row["similarity"]) == pytest.approx(cosines[nearest[0]], abs=1e-5)
+    keys = [(float(row["confidence"]), float(row["similarity"])) for row in rows]
+    assert keys == sorted(keys)
+    unsure = sum(confidence < 0.75 for confidence, _ in keys)
+    assert f"9 pictures labelled by 20: confidence 0 under 0.5, {unsure} under 0.75" in done.out
+
+
+def test_a_bad_picture_is_refused_or_named_and_left_out(run, strangers, tmp_path, caplog):
+    (strangers / "torn.png").write_bytes(b"no picture")
+    words = ("label", strangers, f"run={run}", f"out={tmp_path / 'labels.csv'}")
+    done = called(*words)
+    assert done.code == 65
+    assert "torn.png" in done.err
+    assert not (tmp_path / "labels.csv").exists()
+    with caplog.at_level(logging.WARNING):
+        done = called(*words, "on_bad_image=quarantine")
+    assert done.code == 0, done.err
+    assert "torn.png" in caplog.text
+    assert "1 bad pictures left out" in done.out
+    assert len(rows_of(tmp_path / "labels.csv")) == 9
+    alone = called("label", strangers / "torn.png", *words[2:], "on_bad_image=quarantine")
+    assert alone.code == 0, alone.err
+    assert rows_of(tmp_path / "labels.csv") == []
+
+
+def test_more_neighbours_than_can_vote_are_refused(run, strangers, tmp_path):
+    done = called("label", strangers, f"run={run}", f"out={tmp_path / 'a.csv'}", "k=8", "split=test")
+    assert done.code == 78
+    assert "k=8 neighbours are to vote, and test has 8 labelled pictures." in done.err
+    assert called("label", strangers, f"run={run}", f"out={tmp_path / 'a.csv'}", "k=8", "split=all").code == 0
+
+
+def test_a_run_whose_classes_are_others_now_is_refused(run):
+    features = drawn(["a", "b", "c"], ["train"] * 2 + ["val"]).features
+    with pytest.raises(LikenessError, match="other classes than when its head was trained") as refusal:
+        labelling._refuse_other_classes(features, ["a", "b"], run)
+    assert refusal.value.code == "DATA-CHANGED"
+    assert "now ['a', 'b', 'c'], then ['a', 'b']" in refusal.value.cause
+
+
+def test_a_code_of_zeros_has_no_neighbours_and_no_label():
+    voters = labelling._Voters(np.arange(4), torch.tensor([0, 0, 1, 1]), torch.eye(4))
+    keys = np.arange(6, dtype=np.uint8)[:, None].repeat(32, 1)
+    codes = torch.tensor([[0.0, 0.0, 0.0, 0.0], [0.5, 0.4, 0.0, 0.1]])
+    found = labelling._nearest(codes, keys[[5, 0]], voters, keys[:4], 2)
+    assert found.similarities[0].tolist() == [-np.inf, -np.inf]
+    assert found.indices[1].tolist() == [1, 3]  # the nearest, 0, has the picture's own bytes
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["x"], "run: missing, give it with run=FOLDER"),
+        (["run=x", "out=y"], "FOLDER or FILE: missing, name pictures"),
+        (["x", "run=x", "out=/"], "out: / is a folder, not a file"),
+        (["x", "run=x", "out=y", "k=0"], "k: 0 is less than 1"),
+        (["x", "run=x", "out=y", "weights=similar"], "not one of uniform, similarity; did you mean similarity?"),
+        (["x", "run=x", "out=y", "split=trian"], "split: 'trian' is not one of train, val, test, all"),
+        (["x", "run=x", "out=y", "on_bad_image=skip"], "on_bad_image: 'skip' is not one of raise, quarantine"),
+    ],
+)
+def test_wrong_options_of_labels_are_refused_before_anything_is_opened(monkeypatch, words, told):
+    monkeypatch.setattr(labelling, "label", lambda *_, **__: pytest.fail("it was opened"))
+    done = called("label", *words)
+    assert done.code == 78
+    assert told in done.err
+    assert "likeness label --help" in done.err

@@ -128,7 +128,8 @@ def test_a_target_that_the_thesis_refers_to_is_checked_as_any_other():
 def test_the_defaults_are_the_typed_roots():
     config = trained()
     assert (config["batch_size"], config["seed"], config["debug"]) == (128, 0, False)
-    assert config["metric"] == {"ks": [1, 5], "exclude_home": False, "ties": "by_id", "vote_k": 5, "map_at_r": True}
+    voting = {"vote_k": 5, "vote_weights": "uniform"}
+    assert config["metric"] == {"ks": [1, 5], "exclude_home": False, "ties": "by_id", **voting, "map_at_r": True}
     assert config["scheduler"] is None
     assert config["logger"] == {}
     assert list(config["callbacks"]) == ["early_stopping", "best", "resume"]

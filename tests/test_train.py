@@ -67,6 +67,10 @@ def test_a_run_leaves_what_it_promises(place):
         assert (place / "run" / "checkpoints" / f"{name}.ckpt").exists() or name == "last"
     for name in FIGURES:
         assert (place / "run" / "figures" / f"{name}.png").stat().st_size > 5000, name
+    gallery = (place / "run" / "figures" / "gallery.html").read_text()
+    assert '"left_out":{"queries":0,"pictures":0}' in gallery
+    assert '"unreadable":0' in gallery
+    assert "gallery.html" in (place / "terminal.txt").read_text()
     assert json.loads((place / "run" / "status.json").read_text())["state"] == "done"
 
 

@@ -46,12 +46,16 @@ def _parser() -> argparse.ArgumentParser:
         _add_extract,
         _add_export,
         _add_embed,
+        _add_label,
         _add_project,
         _add_sweep,
         _add_report,
+        _add_gallery,
         _add_sync,
         _add_doctor,
         _add_homes,
+        _add_index,
+        _add_query,
         _add_serve,
     ):
         add(commands)
@@ -171,10 +175,22 @@ def _one_of(text: str, choices: Sequence[str]) -> str:
     return text
 
 
+def _count(text: str) -> int:
+    if (count := _number(int, text)) < 1:
+        raise ValueError(f"{count} is less than 1")
+    return count
+
+
 def _rows(text: str) -> int:
     if (rows := _number(int, text)) < _FEWEST_ROWS:
         raise ValueError(f"{rows} is less than {_FEWEST_ROWS}")
     return rows
+
+
+def _megabytes(text: str) -> float:
+    if not 0 <= (size := _number(float, text)) < math.inf:
+        raise ValueError(f"{text} is no size from 0 up")
+    return size
 
 
 def _switch(text: str) -> bool:
@@ -400,6 +416,54 @@ def _embed(given: argparse.Namespace) -> None:
     terminal().print(told, soft_wrap=True, markup=False, highlight=False)
 
 
+_LABEL = (
+    Option("run", Path, "FOLDER", "the finished run whose labelled pictures vote", needed=True),
+    Option("out", Path, "FILE", "labels.csv: path, label, confidence, similarity, runner-up, neighbours", needed=True),
+    Option("k", _count, "5", "nearest neighbours that vote", 5),
+    Option(
+        "weights",
+        partial(_one_of, choices=("uniform", "similarity")),
+        "uniform",
+        "a vote each; or similarity: by their cosine",
+        "uniform",
+    ),
+    Option("split", partial(_one_of, choices=_SPLITS), "train", "of the run's pictures that vote; or all", "train"),
+    Option(
+        "on_bad_image",
+        partial(_one_of, choices=("raise", "quarantine")),
+        "raise",
+        "or quarantine: go on without pictures that cannot be used",
+        "raise",
+    ),
+)
+
+
+def _add_label(commands: Any) -> None:
+    told = """Labels for pictures without any, by vote of their nearest neighbours in a run, least sure first.
+
+How often votes of some confidence are right, evaluate.py run=FOLDER gallery=train says. A picture that is like none of
+the run's gets a label all the same."""
+    brief, usage = "labels for pictures, by vote of a run's", "FOLDER|FILE... run=FOLDER out=FILE [NAME=VALUE ...]"
+    parser = _add_with_options(commands, _label, brief, told, _LABEL, usage)
+    parser.add_argument("words", nargs="+", metavar="FOLDER|FILE", help="pictures; and NAME=VALUE as above")
+
+
+def _label(given: argparse.Namespace) -> None:
+    named = [word for word in given.words if "=" in word and not Path(word).exists()]
+    asked = options_of("label", _LABEL, named)
+    places = [Path(word) for word in given.words if word not in named]
+    faults = [] if places else ["FOLDER or FILE: missing, name pictures"]
+    _refuse("label", faults + ([f"out: {asked.out} is a folder, not a file"] if asked.out.is_dir() else []))
+
+    from likeness import labelling
+    from likeness.console import terminal
+
+    options = {name: getattr(asked, name) for name in ("k", "weights", "split", "on_bad_image")}
+    found = labelling.label(places, asked.run, **options)
+    labelling.write_labels(found, asked.out)
+    terminal().print(labelling.told(found, asked.out), soft_wrap=True, markup=False, highlight=False)
+
+
 _REPORT = (Option("out", Path, "FILE", "where to; when left out FOLDER/sweep.html, of several folders ./sweep.html"),)
 
 
@@ -422,6 +486,35 @@ def _report(given: argparse.Namespace) -> None:
     from likeness.reports.page import write_page
 
     terminal().print(write_page(folders, path), soft_wrap=True, markup=False, highlight=False)
+
+
+_GALLERY = (
+    Option("run", Path, "FOLDER", "the finished run", needed=True),
+    Option("split", str, "test", "whose queries; when left out test, or the run's last where it has no test"),
+    Option("out", Path, "FILE", "where to; when left out RUN/figures/gallery.html"),
+    Option("most_mb", _megabytes, "8", "of pictures in the page; of more, those of the most telling queries", 8.0),
+)
+
+
+def _add_gallery(commands: Any) -> None:
+    told = (
+        "A run's queries beside their neighbours, the worst first, as one page to open in a browser without a network."
+    )
+    brief, usage = "one page of a run's queries and their neighbours", "run=FOLDER [NAME=VALUE ...]"
+    parser = _add_with_options(commands, _gallery, brief, told, _GALLERY, usage)
+    parser.add_argument("options", nargs="*", metavar="NAME=VALUE", help="as above")
+
+
+def _gallery(given: argparse.Namespace) -> None:
+    asked = options_of("gallery", _GALLERY, given.options)
+    path = asked.out or asked.run / "figures" / "gallery.html"
+    _refuse("gallery", [f"out: {path} is a folder, not a file"] if path.is_dir() else [])
+
+    from likeness.console import terminal
+    from likeness.reports.gallery_page import write_gallery
+
+    written = write_gallery(asked.run, path, asked.split, round(1e6 * asked.most_mb))
+    terminal().print(written, soft_wrap=True, markup=False, highlight=False)
 
 
 _DOCTOR = (
@@ -591,6 +684,190 @@ def _homes(given: argparse.Namespace) -> None:
             folder=asked.out or asked.run / "homes",
         )
     )
+
+
+def _add_index(commands: Any) -> None:
+    parts = commands.add_parser("index", help="a gallery that pictures enter and leave").add_subparsers(
+        metavar="COMMAND", required=True
+    )
+
+    def part(do: Callable[..., None], told: str) -> argparse.ArgumentParser:
+        found = parts.add_parser(do.__name__.removeprefix("_index_"), help=told, description=told)
+        found.add_argument("index", metavar="DIR", type=Path, help="the index's folder")
+        found.set_defaults(do=do)
+        return found
+
+    create = part(_index_create, "an empty index, bound to a run's model")
+    create.add_argument("--run", metavar="RUN", type=Path, required=True, help="a finished run, or an exported model")
+    create.add_argument("--frozen", action="store_true", help="of the features themselves, without the head")
+    create.add_argument("--weights", metavar="FILE", help="where the backbone's weights are now")
+    add = part(_index_add, "add pictures; FOLDER/KIND/... gives them their kind")
+    _add_places(add, "*")
+    add.add_argument("--label", metavar="NAME", help="the kind of all of them")
+    add.add_argument("--home", metavar="NAME", help="the home of all of them")
+    add.add_argument("--home-pattern", metavar="REGEX", help="where a file name says the home")
+    add.add_argument("--skip-present", action="store_true", help="pass over pictures that are in it already")
+    add.add_argument("--run", metavar="RUN", type=Path, help="refuse unless this is the index's model")
+    remove = part(_index_remove, "remove pictures")
+    remove.add_argument("--ids", metavar="ID", nargs="+", type=int, default=[], help="of pictures")
+    remove.add_argument("--home", metavar="NAME", nargs="+", default=[], help="all pictures of these homes")
+    info = part(_index_info, "what is in it")
+    info.add_argument("--json", action="store_true", help="for a script")
+    verify = part(_index_verify, "read every byte of it and say what is damaged")
+    verify.add_argument("--mend", action="store_true", help="go on without what is damaged")
+    near = part(_index_duplicates, "pairs of pictures that look the same")
+    near.add_argument("--above", metavar="COSINE", type=float, default=0.98, help="least similarity (default: 0.98)")
+    gauge = part(_index_calibrate, "keep a threshold below which a query is like nothing in the index")
+    _add_places(gauge, "+")
+    gauge.add_argument(
+        "--rate", type=float, default=0.05, help="share of pictures like these that may be rejected (default: 0.05)"
+    )
+
+
+def _add_places(parser: argparse.ArgumentParser, count: str) -> None:
+    parser.add_argument("places", metavar="FOLDER|FILE", nargs=count, type=Path, help="pictures")
+    parser.add_argument("--store", metavar="FOLDER", help="of features; when left out the run's where it is here")
+    parser.add_argument(
+        "--on-bad-image", choices=("raise", "quarantine"), default="raise", help="go on without them, or refuse"
+    )
+
+
+def _index_create(given: argparse.Namespace) -> None:
+    from likeness.indexing import create
+
+    index = create(given.index, given.run, frozen=given.frozen, weights=given.weights)
+    _say(f"{given.index}: an empty index of {index.about['title']}, {index.width} numbers a code")
+
+
+def _index_add(given: argparse.Namespace) -> None:
+    _refuse("index add", [] if given.places else ["FOLDER|FILE: missing, name pictures"])
+
+    from likeness.indexing import NEAR, add, near_duplicates
+    from likeness.retrieval.index import Index
+
+    names = ("label", "home", "home_pattern", "skip_present", "on_bad_image", "store", "run")
+    added = add(Index.open(given.index), given.places, **{name: getattr(given, name) for name in names})
+    new = added.ids[added.new]
+    _say(f"{len(new):,} pictures added, {len(added.ids) - len(new):,} were there; {len(added.generation):,} in all")
+    if len(new):
+        pairs = near_duplicates(added.generation, new)
+        _say(*_pair_lines(added.generation, pairs, f"look like another (cosine of {NEAR} or more)"))
+
+
+def _pair_lines(generation: Any, pairs: Sequence[Any], told: str) -> Iterator[str]:
+    if pairs:
+        yield f"{len(pairs):,} pairs {told}:"
+    for pair in pairs[:10]:
+        one, other = (generation.path(int(row)) for row in generation.rows_of([pair.one, pair.other]))
+        yield f"  {pair.similarity:.4f}  {pair.one} {one}  {pair.other} {other}"
+    if len(pairs) > 10:
+        yield f"  … and {len(pairs) - 10:,} more"
+
+
+def _index_remove(given: argparse.Namespace) -> None:
+    _refuse("index remove", [] if given.ids or given.home else ["--ids, --home: missing, name what is to leave"])
+
+    from likeness.retrieval.index import Index
+
+    index = Index.open(given.index)
+    before = len(index.newest())
+    after = len(index.remove(ids=given.ids, homes=given.home))
+    _say(f"{before - after:,} pictures removed; {after:,} are left")
+
+
+def _index_info(given: argparse.Namespace) -> None:
+    from likeness.indexing import facts
+    from likeness.retrieval.index import Index
+
+    found = facts(Index.open(given.index))
+    if given.json:
+        sys.stdout.write(json.dumps(found, indent=2) + "\n")
+    else:
+        _say(*(f"{name:<12} {value}" for name, value in found.items()))
+
+
+def _index_verify(given: argparse.Namespace) -> None:
+    from likeness.retrieval.index import Index
+
+    index = Index.open(given.index)
+    faults = list(index.verify())
+    _say(*(f"damaged: {fault.what}" for fault in faults))
+    if faults and given.mend:
+        generation, lost = index.mend()
+        _say(f"mended: {lost:,} pictures are lost, {len(generation):,} are left; the damaged files were set aside")
+    elif faults:
+        _say(f"go on without what is damaged with likeness index verify {given.index} --mend")
+        sys.exit(BAD_DATA)
+    else:
+        _say(f"{len(index.newest()):,} pictures, every byte as it was written")
+
+
+def _index_duplicates(given: argparse.Namespace) -> None:
+    from likeness.indexing import near_duplicates
+    from likeness.retrieval.index import Index
+
+    generation = Index.open(given.index).newest()
+    pairs = near_duplicates(generation, above=given.above)
+    told = f"look the same (cosine of {given.above:g} or more)"
+    _say(*_pair_lines(generation, pairs, told) if pairs else [f"no pairs {told}"])
+
+
+def _index_calibrate(given: argparse.Namespace) -> None:
+    from likeness.indexing import calibrated
+    from likeness.retrieval.index import Index
+
+    options = {name: getattr(given, name) for name in ("rate", "on_bad_image", "store")}
+    threshold = calibrated(Index.open(given.index), given.places, **options)
+    low, high = threshold.attained()
+    _say(
+        f"threshold {threshold.value:.4f}: of pictures like these {threshold.rate:.0%} or less are rejected "
+        f"(by these {threshold.n:,}: {low:.1%} to {high:.1%})"
+    )
+
+
+def _say(*lines: str) -> None:
+    from likeness.console import terminal
+
+    for line in lines:
+        terminal().print(line, soft_wrap=True, markup=False, highlight=False)
+
+
+def _add_query(commands: Any) -> None:
+    told = "the pictures of an index that are most like one; of several, as one home, the homes"
+    parser = commands.add_parser("query", help=told, description=told)
+    parser.add_argument("pictures", metavar="IMAGE", nargs="+", help="one picture, or several of one home")
+    parser.add_argument("--index", metavar="DIR", type=Path, required=True, help="the index")
+    parser.add_argument("-k", type=int, default=5, help="how many to find (default: 5)")
+    parser.add_argument("--homes", action="store_true", help="find homes, not pictures")
+    parser.add_argument("--rule", default="mean", help="how homes are compared (see likeness homes; default: mean)")
+    parser.add_argument("--label", nargs="+", default=[], help="only of these kinds")
+    parser.add_argument("--home", nargs="+", default=[], help="only of these homes")
+    shown = parser.add_mutually_exclusive_group()
+    shown.add_argument("--json", action="store_true", help="for a script")
+    shown.add_argument("--gallery", metavar="FILE.png", type=Path, help="as a picture")
+    parser.set_defaults(do=_query)
+
+
+def _query(given: argparse.Namespace) -> None:
+    _refuse("query", [] if given.k >= 1 else [f"-k: {given.k}, at least 1"])
+
+    from likeness.finding import Finder
+    from likeness.querying import as_json, board, draw
+
+    finder = Finder.open(given.index)
+    if given.homes:
+        found = finder.find_homes(given.pictures, given.k, rule=given.rule, labels=given.label)
+    else:
+        found = finder.find(given.pictures, given.k, labels=given.label, homes=given.home)
+    if given.json:
+        sys.stdout.write(json.dumps(as_json(found), indent=2) + "\n")
+        return
+
+    from likeness.console import terminal
+
+    if given.gallery:
+        draw(found, given.pictures, finder, given.gallery)
+    terminal().print(board(found))
 
 
 def _help(options: Sequence[Option]) -> Iterator[str]:

@@ -43,7 +43,9 @@ from likeness.images.demo import DrawnRooms
 from likeness.images.splits import SPLITS
 from likeness.images.table import ImageTable
 from likeness.reports.classes import draw_per_class
+from likeness.reports.confusion import draw_confusion
 from likeness.reports.curve import draw_curve
+from likeness.reports.gallery_page import write_gallery
 from likeness.reports.media import media_of
 from likeness.reports.projection import FEWEST_ROWS, project_each, sample_rows
 from likeness.reports.projection_grid import Drawn, Found, Method, draw_grid, write_divergences
@@ -731,6 +733,7 @@ def write_results(
     folder: RunFolder,
     trainer: pl.Trainer | None = None,
     by_seed: Sequence[OfSeed] = (),
+    rejection: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """``metrics.json`` and ``queries.csv``; the numbers go to journal and trackers as well. Returns the metrics.
 
@@ -750,6 +753,7 @@ def write_results(
         "data": card["data"],
         "pictures": str(features.table.root.absolute()),
         "splits": splits,
+        **({"rejection": rejection} if rejection else {}),
         "extractor": {"fingerprint": card["fingerprint"], **card["extractor"]},
         "features": {"rows": len(features.table), "computed": features.computed, "reused": features.reused}
         | {"bad": len(features.bad), "mostly_white": features.left_out},
@@ -794,6 +798,11 @@ def in_multirun() -> bool:
     return HydraConfig.get().mode == RunMode.MULTIRUN
 
 
+def are_drawn(options: Config) -> bool:
+    """Whether there are figures: ``auto`` draws none in a multirun, where they would cost most."""
+    return options["draw"] == "all" or (options["draw"] == "auto" and not in_multirun())
+
+
 def draw_figures(
     results: Results,
     metrics: dict[str, Any],
@@ -803,8 +812,8 @@ def draw_figures(
     folder: RunFolder,
     options: Config,
 ) -> None:
-    """The figures of one split into ``figures/``; ``auto`` draws none in a multirun, where they would cost most."""
-    if options["draw"] == "none" or (options["draw"] == "auto" and in_multirun()):
+    """The figures of one split into ``figures/``, where any are asked for."""
+    if not are_drawn(options):
         return
     figures = folder.path / "figures"
     split = options["split"] if options["split"] in results.scores else list(results.scores)[-1]
@@ -814,11 +823,14 @@ def draw_figures(
         draw_neighbours(found, table, split, figures, lambda path: extractor.decoder.decode(path.read_bytes()).image)
         if summary["n"]:
             draw_per_class(summary["per_class"], "hit@1", summary["chance"]["hit@1"], figures / "per_class.png")
+            draw_confusion(summary["votes"], f"vote@{found.vote_k}", figures / "confusion.png")
         frozen = _value(metrics["splits"].get("val"), "frozen")
         history = epochs(read(folder.journal.path))
         best = int(min(history, key=lambda epoch: epoch.get("val/loss", np.inf))["epoch"]) if history else None
         draw_curve(history, figures / "training_curve.png", {} if frozen is None else {"frozen": frozen}, best)
         divergences = _draw_projections(methods, rows, data.classes, options["perplexity"], figures)
+        if summary["n"]:
+            write_gallery(folder.path, figures / "gallery.html", split)
     folder.journal.write("projection", split=split, **divergences)
 
 

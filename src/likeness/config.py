@@ -96,6 +96,7 @@ class Scoring:
     exclude_home: bool = False
     ties: str = "by_id"
     vote_k: int = 5
+    vote_weights: str = "uniform"
     map_at_r: bool = True
 
 
@@ -169,7 +170,21 @@ class ScoringAsTrained:
     exclude_home: bool | None = None
     ties: str | None = None
     vote_k: int | None = None
+    vote_weights: str | None = None
     map_at_r: bool | None = None
+
+
+@dataclass
+class Rejection:
+    """How pictures that are like nothing in the gallery are told from known ones; see ``likeness.retrieval.rejection``.
+
+    ``outside`` is a folder of such pictures. In its place ``left_out`` names classes that are taken out of the gallery.
+    """
+
+    outside: str | None = None
+    left_out: list[str] = field(default_factory=list)
+    rate: float = 0.05
+    k: int = 10
 
 
 @dataclass
@@ -204,6 +219,7 @@ class Evaluate(Shared):
     split: str | None = None
     gallery: str | None = None
     metric: ScoringAsTrained = field(default_factory=ScoringAsTrained)
+    rejection: Rejection = field(default_factory=Rejection)
 
 
 def register() -> None:
@@ -434,6 +450,7 @@ _LEAST = {
     "extraction.memory_gb": 0,
     "figures.perplexity": 1,
     "metric.vote_k": 1,
+    "rejection.k": 1,
     "architecture.l1": 0,
     "architecture.width": 1,
     "architecture.stride": 1,
@@ -453,6 +470,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "split": (*_SPLITS, "all", None),
     "gallery": (*_SPLITS, "all", None),
     "metric.ties": ("by_id", "pessimistic", None),
+    "metric.vote_weights": ("uniform", "similarity", None),
     "trainer.precision": ("32-true", "16-mixed", "bf16-mixed", "64-true"),
     "callbacks.early_stopping.monitor": _MONITORS,
     "callbacks.best.monitor": _MONITORS,
@@ -468,6 +486,10 @@ def _value_faults(plain: Mapping[str, Any]) -> Iterator[str]:
     for path, choices in _CHOICES.items():
         if (value := _at(plain, path, choices[0])) not in choices:
             yield f"{path}: {value!r} is not one of {', '.join(str(choice) for choice in choices if choice)}"
+    if (rate := _at(plain, "rejection.rate")) is not None and not 0 < rate < 1:
+        yield f"rejection.rate: {rate} is not a share between 0 and 1"
+    if _at(plain, "rejection.outside") and _at(plain, "rejection.left_out"):
+        yield "rejection: give outside or left_out, not both: each is a question of its own"
     if (last := plain.get("seed", 0) + plain.get("seeds", 1) - 1) > _GREATEST_SEED:
         yield f"seed: {last} is greater than {_GREATEST_SEED}"
     if plain.get("hits_every_n_epochs", 1) > 1:

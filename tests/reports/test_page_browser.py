@@ -1,11 +1,10 @@
 """The sweep page in a real browser: what a reader does with it, that it asks for nothing and has no error."""
 
-import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from contrast import TEXTS, contrast
 from helpers import draw_striped
 from scipy.stats import binomtest
 from sweeps import picture, write_job
@@ -13,21 +12,7 @@ from sweeps import picture, write_job
 from likeness.reports import words
 from likeness.reports.page import write_page
 
-CHROMIUM = Path("/usr/bin/chromium")
-QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
-QUIET += ("--disable-sync", "--no-first-run")
 HOSTILE = "<script>document.title='broken'</script><img src=x onerror=alert(1)>"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    driver = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (the dev extra has it)")
-    if not os.access(CHROMIUM, os.X_OK):
-        pytest.skip(f"there is no {CHROMIUM}: apt-get install chromium fonts-dejavu-core")
-    with driver.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=list(QUIET))
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -50,28 +35,6 @@ def file(tmp_path_factory) -> Path:
     write_job(place / "sweep", 7, failed, state="failed", error=HOSTILE, traceback=f"Traceback\n{HOSTILE}")
     write_job(place / "sweep", 8, ["architecture=dense", "noise=masking", "seed=1"], state="running")
     return write_page([place / "sweep"], place / "page.html")
-
-
-@pytest.fixture
-def opened(browser, file) -> Iterator:
-    """Opens the page in a window; at the end there was no request but for the file, and no word in the console."""
-    heard, contexts = [], []
-
-    def open_page(width: int = 1280, scheme: str = "light"):
-        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(3_000)
-        page.on("console", lambda message: heard.append(message.text))
-        page.on("pageerror", lambda error: heard.append(str(error)))
-        page.on("request", lambda request: request.url.startswith(("file:", "data:")) or heard.append(request.url))
-        page.goto(file.as_uri())
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert heard == []
 
 
 def names(page) -> list[str]:
@@ -188,29 +151,11 @@ def test_a_phone_scrolls_down_only(opened):
     assert page.evaluate("document.documentElement.scrollWidth") == 390
 
 
-# Text on its ground, as (colour, ground) of the style sheet's names.
-TEXTS = [
-    ("--ink", "--paper"), ("--ink", "--card"), ("--ink", "--heat-low"), ("--ink", "--heat-high"),
-    ("--faint", "--paper"), ("--faint", "--card"), ("--faint", "--soft"), ("--accent", "--paper"),
-    ("--on-accent", "--accent"), ("--good", "--good-soft"), ("--bad", "--bad-soft"), ("--unsure", "--unsure-soft"),
-    ("--good", "--card"), ("--bad", "--card"), ("--card", "--ink"),
-]  # fmt: skip
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_text_has_the_contrast_of_aa(opened, scheme):
     page = opened(scheme=scheme)
-    read = "names => names.map(name => getComputedStyle(document.documentElement).getPropertyValue(name).trim())"
     for pair in TEXTS:
-        one, other = sorted(map(luminance, page.evaluate(read, list(pair))))
-        assert (other + 0.05) / (one + 0.05) >= 4.5, pair
-
-
-def luminance(colour: str) -> float:
-    """Of WCAG 2.1."""
-    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    linear = [part / 12.92 if part <= 0.03928 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+        assert contrast(page, *pair) >= 4.5, pair
 
 
 def test_numbers_read_as_everywhere_else(opened):

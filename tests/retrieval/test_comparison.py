@@ -2,10 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
+from sklearn.metrics import confusion_matrix, precision_score, recall_score
 
-from likeness.retrieval.comparison import compare
+from likeness.retrieval.comparison import compare, votes_by_agreement, votes_by_class
 from likeness.retrieval.metric import score
 
 LABELS = torch.tensor([0, 0, 0, 1, 1, 1])
@@ -48,3 +50,55 @@ def test_without_a_query_to_count_there_is_nothing_to_compare():
     with pytest.warns(UserWarning, match="means are NaN"):
         found = compared(labels=torch.arange(6))
     assert found == {"n": 0, "skipped": 6, "zero": {"head": 0, "frozen": 0}}
+
+
+def test_votes_by_hand():
+    """Three neighbours vote: each round picture sees two squares at least, and each square two others."""
+    found = compared()
+    assert [row["voted_as"] for row in found["votes"].values()] == [{"round": 3}, {"square": 3}]
+    scores = score(BASELINE, LABELS, torch.arange(6), ks=(1,), vote_k=3)
+    rows = votes_by_class(scores, ("round", "square"))
+    assert rows["round"] == {
+        "n": 3,
+        "recall": {"value": 0.0, "low": 0.0, "high": pytest.approx(0.5615, abs=1e-4)},
+        "precision": None,
+        "voted_as": {"square": 3},
+    }
+    assert (rows["square"]["recall"]["value"], rows["square"]["precision"]["value"]) == (1.0, 0.5)
+    # Only picture 2, among the squares, has three that agree; they are wrong. Of the five others three are right.
+    agreement = votes_by_agreement(scores)
+    assert {name: row["n"] for name, row in agreement.items()} == {
+        "0 to 0.5": 0,
+        "0.5 to 0.75": 5,
+        "0.75 to 1": 0,
+        "1": 1,
+    }
+    assert (agreement["0.5 to 0.75"]["right"]["value"], agreement["1"]["right"]["value"]) == (3 / 5, 0.0)
+    assert agreement["0 to 0.5"]["right"] is None
+
+
+@pytest.mark.filterwarnings("ignore:.*codes are zero")
+def test_votes_are_those_of_scikit_learn():
+    """A picture without a partner is not counted, a code of zeros has no vote, a class may have votes alone."""
+    rng = np.random.default_rng(1)
+    codes, labels = rng.normal(size=(60, 3)), np.array([*rng.integers(4, size=58), 2, 5])
+    codes[58] = 0
+    is_query = torch.from_numpy(labels != 3)
+    scores = score(torch.from_numpy(codes), torch.from_numpy(labels), torch.arange(60), is_query=is_query, vote_k=3)
+    classes = ("a", "b", "c", "d", "e", "f")
+    found = votes_by_class(scores, classes)
+    true, voted = scores.counted_labels.numpy(), scores.vote[~scores.skipped].numpy()
+    wanted = confusion_matrix(true, voted, labels=[0, 1, 2, 3, 4, 5, -1])
+    names = [*classes, ""]
+    assert "e" not in found
+    assert found["d"]["n"] == 0
+    assert found["c"]["voted_as"][""] == 1
+    for row, name in enumerate(classes):
+        counts = {names[column]: count for column, count in enumerate(wanted[row].tolist()) if count}
+        assert found.get(name, {"voted_as": {}})["voted_as"] == counts
+    options = {"labels": [0, 1, 2], "average": None, "zero_division": 0}
+    for measure, of in (("recall", recall_score), ("precision", precision_score)):
+        values = [found[name][measure]["value"] for name in "abc"]
+        assert values == pytest.approx(of(true, voted, **options).tolist())
+    accuracy = sum(row["voted_as"].get(name, 0) for name, row in found.items()) / scores.n
+    assert accuracy == pytest.approx(scores.values()["vote@3"])

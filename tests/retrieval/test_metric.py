@@ -13,6 +13,7 @@ from torchmetrics.functional.retrieval import retrieval_precision
 
 from likeness.errors import LikenessError
 from likeness.retrieval.metric import SimilarityRetrieval, score
+from likeness.retrieval.vote import vote
 
 
 @pytest.fixture
@@ -268,6 +269,20 @@ def test_columns_of_another_length_are_refused(unchecked_shapes):
 def test_an_unknown_rule_for_ties_is_refused(unchecked_shapes):
     with pytest.raises(LikenessError, match="ties='by_luck'"):
         score(FAN, FAN_LABELS, FAN_IDS, ties="by_luck")
+
+
+def test_unknown_weights_of_votes_are_refused(unchecked_shapes):
+    with pytest.raises(LikenessError, match="weights='distance' are unknown"):
+        score(FAN, FAN_LABELS, FAN_IDS, vote_weights="distance")
+
+
+def test_votes_by_similarity_are_those_of_the_neighbours():
+    scores = score(FAN, FAN_LABELS, FAN_IDS, vote_k=3, vote_weights="similarity")
+    label_of = dict(zip(FAN_IDS.tolist(), FAN_LABELS.tolist(), strict=True))
+    voters = scores.neighbour_ids[:, :3].clone().apply_(lambda sample: label_of.get(sample, -1))
+    votes = vote(voters, scores.similarities[:, :3], "similarity")
+    assert torch.equal(scores.vote, votes.labels)
+    assert torch.equal(scores.confidence, votes.confidence)
 
 
 @pytest.mark.fault("F43")

@@ -191,7 +191,7 @@ def with_homes(rows: Sequence[Row], pattern: str | None) -> Sequence[Row]:
     """
     if pattern is None or not rows:
         return rows
-    housed = [row._replace(home=_home(re.search(pattern, row.path.rpartition("/")[2]))) for row in rows]
+    housed = [row._replace(home=home_of(row.path, pattern)) for row in rows]
     homeless = [readable(row.path) for row in housed if not row.home]
     if len(homeless) == len(rows):
         raise LikenessError(
@@ -208,7 +208,9 @@ def with_homes(rows: Sequence[Row], pattern: str | None) -> Sequence[Row]:
     return housed
 
 
-def _home(match: re.Match[str] | None) -> str:
+def home_of(path: str, pattern: str) -> str:
+    """The home that the name of a file says, as in :func:`with_homes`; "" where it says none."""
+    match = re.search(pattern, path.rpartition("/")[2])
     if match is None:
         return ""
     key = "home" if "home" in match.groupdict() else 1 if match.re.groups else 0

@@ -1,8 +1,7 @@
 """On which queries two heads differ, and the pictures that show it."""
 
 import base64
-import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,12 +10,10 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from likeness.reports import words
+from likeness.reports.answers import BASELINES, Labels, pictures_root, read_answers
 from likeness.reports.jobs import Job
-from likeness.reports.scoreboard import at
 from likeness.reports.thumbnails import thumbnails
 
-_NEAREST = 5
-_BASELINES = tuple(name for name in words.METHODS if name != "head")
 _MOST_ANSWERS = 4_000_000  # queries × heads
 _MOST_NAMED = 5_000  # queries
 _MOST_PAIRS = 500
@@ -25,20 +22,6 @@ _SHOWN = 5  # queries of a pair, each way
 _PICTURE_BYTES = 8_000_000
 
 Pair = tuple[int, int]
-Labels = dict[str, str]
-
-
-class Answers(NamedTuple):
-    """What a run's ``queries.csv`` says of one split, counted queries only.
-
-    ``ranks`` are those of the first right neighbour, by method; ``nearest`` are the head's, as places in ``Labels``,
-    the label of every picture by its path; -1 where there are fewer.
-    """
-
-    queries: Int[np.ndarray, " q"]
-    ranks: Mapping[str, Int[np.ndarray, " q"]]
-    nearest: Int[np.ndarray, "q 5"]
-    share_homes: bool
 
 
 class Method(NamedTuple):
@@ -67,14 +50,14 @@ def disagreement(jobs: Sequence[Job], winner: Job, split: str = "test") -> dict[
     """
     places: dict[str, int] = {}
     labels: Labels = {}
-    first = _answers(winner.queries, split, places, labels)
+    first = read_answers(winner.queries, split, places, labels)
     if first is None:
         return None
     methods = [Method(winner.name, jobs.index(winner), first.ranks["head"], first.nearest)]
-    baselines = [name for name in _BASELINES if name in first.ranks]
+    baselines = [name for name in BASELINES if name in first.ranks]
     methods += [Method(words.METHODS[name], None, first.ranks[name], None) for name in baselines]
     for place, job in list(enumerate(jobs))[: _MOST_ANSWERS // len(first.queries)]:
-        found = None if job is winner else _answers(job.queries, split, places, labels)
+        found = None if job is winner else read_answers(job.queries, split, places, labels)
         if found and np.array_equal(found.queries, first.queries):
             methods.append(Method(job.name, place, found.ranks["head"], found.nearest))
     return {
@@ -82,49 +65,12 @@ def disagreement(jobs: Sequence[Job], winner: Job, split: str = "test") -> dict[
         "share_homes": first.share_homes,
         "compared": sum(method.job is not None for method in methods),
         "methods": [{"name": method.name, "job": method.job, "bits": _bits(method.hits)} for method in methods],
-        **_shown(methods, first.queries.tolist(), labels, _root(winner)),
+        **_shown(methods, first.queries.tolist(), labels, pictures_root(winner.metrics)),
     }
-
-
-def _answers(path: Path, split: str, places: dict[str, int], labels: Labels) -> Answers | None:
-    """None where there is no such file, or none with a counted query; new pictures get the next places."""
-    try:
-        with open(path, newline="", encoding="utf-8", errors="surrogateescape") as file:
-            lines = csv.reader(file)
-            column = {name: place for place, name in enumerate(next(lines, []))}
-            rows = [row for row in lines if row[column["split"]] == split and row[column["skipped"]] == "0"]
-        return _parsed(rows, column, places, labels) if rows else None
-    except (OSError, ValueError, LookupError, csv.Error):
-        return None
-
-
-def _parsed(
-    rows: Sequence[Sequence[str]], column: Mapping[str, int], places: dict[str, int], labels: Labels
-) -> Answers:
-    named = [("path", "label"), *((f"path_{i}", f"label_{i}") for i in range(1, _NEAREST + 1))]
-    pictures = np.full((len(rows), 1 + _NEAREST), -1, np.int32)
-    for index, (path, label) in enumerate((column[path], column[label]) for path, label in named):
-        for line, row in enumerate(rows):
-            if row[path]:
-                pictures[line, index] = places.setdefault(row[path], len(places))
-                labels.setdefault(row[path], row[label])
-    ranks = {"head": column["rank"]} | {name: column.get(f"{name}_rank") for name in _BASELINES}
-    homes = [row[column["home"]] for row in rows if row[column["home"]]]
-    return Answers(
-        pictures[:, 0],
-        {name: np.array([int(row[index]) for row in rows]) for name, index in ranks.items() if index is not None},
-        pictures[:, 1:],
-        len(set(homes)) < len(homes),
-    )
 
 
 def _bits(hits: Bool[np.ndarray, " q"]) -> str:
     return base64.b64encode(np.packbits(hits).tobytes()).decode()
-
-
-def _root(job: Job) -> Path:
-    """What the paths in its ``queries.csv`` are relative to."""
-    return Path(str(at(job.metrics, "pictures") or at(job.metrics, "data", "root") or "."))
 
 
 def _shown(methods: Sequence[Method], queries: Sequence[int], labels: Labels, root: Path) -> dict[str, Any]:

@@ -4,14 +4,10 @@ The page is hand-written HTML with a few hundred lines of JavaScript that draw S
 times all the rest and would have to be kept from the network. Everything that comes from files goes in as JSON.
 """
 
-import base64
-import hashlib
-import json
 import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +20,11 @@ from likeness.reports.jobs import BASELINES, Figures, Head, Job, Row, find_jobs,
 from likeness.reports.scoreboard import at, number, options_of, varying_options
 from likeness.reports.seeds import compared_seeds, read_hits
 from likeness.reports.tables import brief
+from likeness.reports.template import filled
 from likeness.retrieval.significance import mean_interval
 from likeness.runs import journal
 
-_SCRIPTS = ("basics", "jobs", "head", "table", "figures", "classes", "compare", "page")  # one script, in this order
+_SCRIPTS = ("jobs", "head", "table", "figures", "classes", "compare", "page")  # one script, in this order
 _LEVEL = 0.05
 _BASELINE_NAMES = {"frozen": "the frozen features", "pca": "PCA"}
 _CLAUSES = {
@@ -62,31 +59,13 @@ def write_page(folders: Sequence[Path], path: Path, seeds: Sequence[Row] | None 
         seeds = compared_seeds(Path(), [job.row for job in jobs])
     content = page_content(jobs, seeds)
     content |= {"title": _title(folders), "folders": [str(folder.absolute()) for folder in folders]}
-    write_atomic(path, _filled(content).encode())
+    write_atomic(path, filled("page", _SCRIPTS, content))
     return path
 
 
 def _title(folders: Sequence[Path]) -> str:
     more = f" and {len(folders) - _MOST_NAMED} more" if len(folders) > _MOST_NAMED else ""
     return ", ".join(folder.absolute().name for folder in folders[:_MOST_NAMED]) + more
-
-
-def _filled(content: Mapping[str, Any]) -> str:
-    """The template with everything inside, and a policy by which a browser loads nothing and runs this script alone."""
-    parts = files("likeness.reports") / "page_template"
-    html, style = (parts.joinpath(f"page.{kind}").read_text("utf-8") for kind in ("html", "css"))
-    script = "\n".join(parts.joinpath(f"{name}.js").read_text("utf-8") for name in _SCRIPTS)
-    data = json.dumps(content, separators=(",", ":"), allow_nan=False).replace("<", r"\u003c")
-    filled = {"@style-digest@": _digest(style), "@script-digest@": _digest(script)}
-    filled |= {"@style@": style, "@script@": script, "@data@": data}
-    for mark, text in filled.items():
-        before, _, after = html.partition(mark)
-        html = before + text + after
-    return html
-
-
-def _digest(text: str) -> str:
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
 def page_content(jobs: Sequence[Job], seeds: Sequence[Row]) -> dict[str, Any]:

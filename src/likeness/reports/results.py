@@ -3,7 +3,6 @@
 import csv
 import io
 import logging
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,11 @@ from likeness.console import terminal
 from likeness.features.extraction import Bad
 from likeness.files import write_atomic
 from likeness.images.table import ImageTable
+from likeness.reports.choice import evenly
+from likeness.reports.confusion import votes_table
 from likeness.reports.gallery import GalleryRow, Picture, draw_gallery
 from likeness.reports.projection import draw_projection, project
+from likeness.reports.rejection import rejection_table
 from likeness.reports.scoreboard import run_line, run_table
 from likeness.retrieval.metric import Scores
 
@@ -97,21 +99,11 @@ def draw_neighbours(scores: Scores, table: ImageTable, title: str, folder: Path,
     rank = np.where(scores.rank[counted] > 0, scores.rank[counted], np.iinfo(np.int64).max)
     quality = scores.precision[counted].sum(1).numpy()
     worst = counted[np.lexsort((counted, -rank))][:_GALLERY_ROWS]
-    good = _evenly(counted[np.lexsort((counted, -quality))], scores.labels.numpy())[:_GALLERY_ROWS]
+    good = evenly(counted[np.lexsort((counted, -quality))], scores.labels.numpy())[:_GALLERY_ROWS]
     for name, rows in (("good", good), ("worst", worst)):
         if len(rows):
             shown = [_gallery_row(scores, int(row), table) for row in rows]
             draw_gallery(shown, f"{title}: {name} queries", folder / f"neighbours_{name}.png", open_image)
-
-
-def _evenly(ordered: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The same rows, the first of each class first, then the second of each, and so on."""
-    so_far: Counter[int] = Counter()
-    turn = []
-    for label in labels[ordered].tolist():
-        turn.append(so_far[label])
-        so_far[label] += 1
-    return ordered[np.argsort(turn, kind="stable")]
 
 
 def _gallery_row(scores: Scores, row: int, table: ImageTable) -> GalleryRow:
@@ -153,13 +145,20 @@ def draw_projections(
     return {name: projection.kl for name, projection in projected}
 
 
-def show(metrics: Mapping[str, Any], folder: Path, brief: bool = False) -> None:
-    """The run's one table, and where the rest lies; one line when ``brief``."""
+def show(metrics: Mapping[str, Any], folder: Path, brief: bool = False, by_class: bool = False) -> None:
+    """The run's one table, and where the rest lies; one line when ``brief``, the last split's classes ``by_class``."""
     console = terminal()
     if brief:
         console.print(run_line(metrics), soft_wrap=True)
         return
     console.print(run_table(metrics))
+    split, summary = list(metrics["splits"].items())[-1]
+    if by_class and summary["n"]:
+        console.print("", votes_table(split, summary), sep="\n")
+    if "rejection" in metrics:
+        console.print("", rejection_table(metrics["rejection"]), sep="\n")
     console.print(f"\nall of it: {folder}", soft_wrap=True)
     if (folder / "figures").is_dir():
         console.print(f"figures:   {folder / 'figures'}", soft_wrap=True)
+    if (gallery := folder / "figures" / "gallery.html").exists():
+        console.print(f"gallery:   {gallery}", soft_wrap=True)

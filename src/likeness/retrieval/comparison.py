@@ -8,8 +8,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from likeness.retrieval.metric import Scores
-from likeness.retrieval.significance import Interval, Paired, mean_interval, paired, seeds_interval, wilson
+from likeness.retrieval.significance import Interval, Paired, mean_interval, paired, plain, seeds_interval, wilson
 
+_ALL_AGREE = 1 - 1e-9
+_CONFIDENCES = {
+    "0 to 0.5": (-1, 0.5),
+    "0.5 to 0.75": (0.5, 0.75),
+    "0.75 to 1": (0.75, _ALL_AGREE),
+    "1": (_ALL_AGREE, 1),
+}
 _PROPORTIONS = ("hit@", "vote@", "published_top5")
 
 
@@ -43,10 +50,53 @@ def compare(scores: Mapping[str, Scores], classes: Sequence[str], ks: Sequence[i
         return summary
     summary["chance"] = {f"hit@{k}": head.chance(k) for k in ks}
     for name, score in scores.items():
-        summary[name] = {measure: _plain(_measured(score, measure).interval()) for measure in score.values()}
+        summary[name] = {measure: plain(_measured(score, measure).interval()) for measure in score.values()}
     summary["per_class"] = {name: dict(_by_class(score, classes, ks)) for name, score in scores.items()}
+    summary["votes"] = votes_by_class(head, classes)
+    summary["votes_by_agreement"] = votes_by_agreement(head)
     summary["paired"] = {f"head-{other}": _paired(head, scores[other]) for other in others}
     return summary
+
+
+def votes_by_class(score: Scores, classes: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Of each class that has a counted query or a vote: what its queries were voted to be, as counts and shares.
+
+    ``recall`` is the share of its ``n`` queries that were voted right, ``precision`` the share of the votes for it that
+    were; both with Wilson's interval, None where there is no query or no vote. ``voted_as`` leaves out what is 0, and
+    has under "" the queries that no neighbour voted for.
+    """
+    label_c, vote_c = score.counted_labels.numpy(), score.vote[~score.skipped].numpy()
+    pairs, counts = np.unique(np.stack([label_c, vote_c]), axis=1, return_counts=True)
+    named = [*classes, ""]  # -1 is the last
+    rows: dict[str, dict[str, int]] = {named[label]: {} for label in np.unique(pairs) if label >= 0}
+    for (label, vote), count in zip(pairs.T.tolist(), counts.tolist(), strict=True):
+        rows[named[label]][named[vote]] = count
+    return {name: _of_votes(name, rows) for name in rows}
+
+
+def _of_votes(name: str, rows: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
+    n, votes = sum(rows[name].values()), sum(row.get(name, 0) for row in rows.values())
+    right = rows[name].get(name, 0)
+    return {"n": n, "recall": _share(right, n), "precision": _share(right, votes), "voted_as": dict(rows[name])}
+
+
+def votes_by_agreement(score: Scores) -> dict[str, dict[str, Any]]:
+    """How many votes have a confidence above the one bound up to the other, and how many of them are right.
+
+    That is what a confidence has been worth on these queries; of itself it is no probability.
+    """
+    right_c = (score.vote == score.labels)[~score.skipped].numpy()
+    confidence_c = score.confidence[~score.skipped].numpy()
+    found = {}
+    for name, (above, up_to) in _CONFIDENCES.items():
+        inside = (confidence_c > above) & (confidence_c <= up_to)
+        n = int(inside.sum())
+        found[name] = {"n": n, "right": _share(int(right_c[inside].sum()), n)}
+    return found
+
+
+def _share(count: int, of: int) -> dict[str, float | None] | None:
+    return plain(wilson(count, of)) if of else None
 
 
 def compare_seeds(runs: Sequence[Mapping[str, Scores]]) -> dict[str, Any]:
@@ -60,7 +110,7 @@ def compare_seeds(runs: Sequence[Mapping[str, Scores]]) -> dict[str, Any]:
     if not first.n:
         return summary
     values = [run["head"].values() for run in runs]
-    summary["head"] = {name: _plain(seeds_interval([value[name] for value in values])) for name in values[0]}
+    summary["head"] = {name: plain(seeds_interval([value[name] for value in values])) for name in values[0]}
     summary["paired"] = {f"head-{other}": _paired_over_seeds(runs, other) for other in runs[0] if other != "head"}
     return summary
 
@@ -70,7 +120,7 @@ def _paired_over_seeds(runs: Sequence[Mapping[str, Scores]], other: str) -> dict
     for measure in (name for name in runs[0]["head"].values() if name.startswith("hit@")):
         homes = _measured(runs[0]["head"], measure).homes
         mine, theirs = ([_array(run[name].per_query(measure)) for run in runs] for name in ("head", other))
-        differences[measure] = _plain(paired_over_seeds(mine, theirs, homes))
+        differences[measure] = plain(paired_over_seeds(mine, theirs, homes))
     return differences
 
 
@@ -96,7 +146,7 @@ def _by_class(score: Scores, classes: Sequence[str], ks: Sequence[int]) -> Itera
     for label in np.unique(labels):
         own = labels == label
         hits = {f"hit@{k}": wilson(round(_array(score.hit(k))[own].sum()), int(own.sum())) for k in ks}
-        yield classes[label], {"n": int(own.sum()), **{name: _plain(value) for name, value in hits.items()}}
+        yield classes[label], {"n": int(own.sum()), **{name: plain(value) for name, value in hits.items()}}
 
 
 def _paired(head: Scores, other: Scores) -> dict[str, Any]:
@@ -104,10 +154,5 @@ def _paired(head: Scores, other: Scores) -> dict[str, Any]:
     for measure in head.values():
         if measure.startswith(("hit@", "map@")):
             mine, theirs = _measured(head, measure), _measured(other, measure)
-            differences[measure] = _plain(paired(mine.values, theirs.values, mine.homes))
+            differences[measure] = plain(paired(mine.values, theirs.values, mine.homes))
     return differences
-
-
-def _plain(found: Interval | Paired) -> dict[str, float | None]:
-    """By name; None where there is no bound, as with a single home: JSON has no NaN."""
-    return {name: None if np.isnan(value) else float(value) for name, value in found._asdict().items()}

@@ -24,7 +24,7 @@ from likeness.errors import listed
 from likeness.retrieval.hits import rivals_above
 from likeness.retrieval.neighbours import TILE_BYTES, rank_keys, similarity_tiles
 from likeness.retrieval.rows import Rows, comparable, count_candidates, refusal, refuse_too_few
-from likeness.retrieval.vote import vote
+from likeness.retrieval.vote import Weights, vote
 
 _PUBLISHED_RANKS = slice(1, 6)
 
@@ -45,6 +45,7 @@ class Scores:
         precision: Share of positives in the first k, a column for each of ``ks``.
         average_precision_at_r: MAP@R's summand, R being ``positives``; None when it was not asked for.
         vote: Label that the first ``vote_k`` neighbours vote for, -1 without any.
+        confidence: The share of their weight that it has (see ``retrieval.vote``).
         published_top5: Whether a positive is among the neighbours ranked 2 to 6, as far as there are so many.
         neighbour_ids: The first max(ks, vote_k, 6) neighbours (at most the gallery's size); -1 where there are fewer.
         similarities: Their cosine; -inf where there are fewer.
@@ -62,6 +63,7 @@ class Scores:
     precision: Float64[Tensor, "q ks"]
     average_precision_at_r: Float64[Tensor, "q"] | None
     vote: Int64[Tensor, "q"]
+    confidence: Float64[Tensor, "q"]
     published_top5: Bool[Tensor, "q"]
     neighbour_ids: Int64[Tensor, "q k"]
     similarities: Float32[Tensor, "q k"]
@@ -147,6 +149,7 @@ class _Options:
     exclude_group: bool
     ties: Literal["by_id", "pessimistic"]
     vote_k: int
+    vote_weights: Weights
     map_at_r: bool
     tile_bytes: int
     only_hits: bool = False
@@ -186,6 +189,7 @@ def score(
     exclude_group: bool = False,
     ties: Literal["by_id", "pessimistic"] = "by_id",
     vote_k: int = 5,
+    vote_weights: Weights = "uniform",
     map_at_r: bool = True,
     tile_bytes: int = TILE_BYTES,
 ) -> Scores:
@@ -201,6 +205,7 @@ def score(
         is_query, is_gallery: The roles; both default to every row with a label.
         exclude_group: Whether rows of the query's own group are no candidates.
         ties: ``by_id``, or ``pessimistic``: a tied wrong label comes before a tied right one.
+        vote_k, vote_weights: How many neighbours vote, and with which weights (see ``retrieval.vote``).
 
     Warns:
         UserWarning: When codes are zero (names the ids): such a query is a miss in every measure, such a gallery row is
@@ -210,7 +215,7 @@ def score(
         LikenessError: RETRIEVAL when codes are not finite (names the ids), when a k of ``ks`` exceeds the candidates of
             a counted query, when rows with one id differ in label, group or role, and when an option is out of range.
     """
-    options = _Options(tuple(ks), exclude_group, ties, vote_k, map_at_r, tile_bytes)
+    options = _Options(tuple(ks), exclude_group, ties, vote_k, vote_weights, map_at_r, tile_bytes)
     return _score(codes, _facts(codes, labels, sample_ids, group_ids, is_query, is_gallery, options), options)
 
 
@@ -349,13 +354,17 @@ def _tile(
     retrieved_qr = similarity_qg.gather(1, nearest_qr) > -torch.inf
     relevant_qr = same_qg.gather(1, nearest_qr) & retrieved_qr
     nearest_qk, retrieved_qk = (table[:, : options.shown] for table in (nearest_qr, retrieved_qr))
+    similarity_qk = similarity_qg.gather(1, nearest_qk)
+    voters_qk = label_g[nearest_qk].masked_fill(~retrieved_qk, -1)[:, : options.vote_k]
+    votes = vote(voters_qk, similarity_qk[:, : options.vote_k], options.vote_weights)
     found = {
         "rank": _first_rank(key_qg, same_qg & (similarity_qg > -torch.inf)),
         "precision": torch.stack([relevant_qr[:, :k].sum(dim=1).double() / k for k in options.ks], dim=1),
         "published_top5": relevant_qr[:, _PUBLISHED_RANKS].any(dim=1),
-        "vote": vote(label_g[nearest_qk].masked_fill(~retrieved_qk, -1)[:, : options.vote_k]),
+        "vote": votes.labels,
+        "confidence": votes.confidence,
         "neighbour_ids": id_g[nearest_qk].masked_fill(~retrieved_qk, -1),
-        "similarities": similarity_qg.gather(1, nearest_qk),
+        "similarities": similarity_qk,
     }
     if options.map_at_r:
         found["average_precision_at_r"] = _average_precision_at_r(relevant_qr, positives_q)
@@ -416,13 +425,14 @@ class SimilarityRetrieval(Metric):
         exclude_group: bool = False,
         ties: Literal["by_id", "pessimistic"] = "by_id",
         vote_k: int = 5,
+        vote_weights: Weights = "uniform",
         map_at_r: bool = True,
         tile_bytes: int = TILE_BYTES,
         only_hits: bool = False,
         process_group: Any = None,
     ) -> None:
         super().__init__(process_group=process_group)
-        self.options = _Options(tuple(ks), exclude_group, ties, vote_k, map_at_r, tile_bytes, only_hits)
+        self.options = _Options(tuple(ks), exclude_group, ties, vote_k, vote_weights, map_at_r, tile_bytes, only_hits)
         self.add_state("codes", [], dist_reduce_fx="cat")
         self.add_state("facts", [], dist_reduce_fx="cat")
         self._scores: Scores | None = None

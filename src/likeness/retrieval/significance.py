@@ -128,6 +128,11 @@ def seeds_interval(values: Sequence[float] | Float[np.ndarray, "m"], level: floa
     return Interval(mean, mean - reach, mean + reach)
 
 
+def plain(found: Interval | Paired) -> dict[str, float | None]:
+    """By name; None where there is no bound, as with a single home: JSON has no NaN."""
+    return {name: None if np.isnan(value) else float(value) for name, value in found._asdict().items()}
+
+
 def _column(values: Sequence[float] | Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
     column = np.asarray(values, np.float64)
     if not len(column) or not np.isfinite(column).all():

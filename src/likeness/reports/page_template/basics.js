@@ -17,6 +17,9 @@ function fill(node, attributes, children) {
 const h = (tag, attributes, ...children) => fill(document.createElement(tag), attributes, children);
 const s = (tag, attributes, ...children) => fill(document.createElementNS(SVG, tag), attributes, children);
 
+const figure = (label, value, below, unit = "") =>
+  h("div", null, h("dt", null, label), h("dd", null, h("b", null, value, h("span", { class: "unit" }, unit)), h("span", { class: "between" }, below)));
+
 const known = (value) => value !== null && value !== undefined;
 
 // One digit as Python writes it: an exact half goes to the even digit.

@@ -94,11 +94,7 @@ function neighbours(letter, method, query, asked) {
   return h("div", { class: "near", title: told }, letter, ...near.map((place) => h("figure", null, picture(place, isRight(place) ? "right" : "wrong"), h("figcaption", null, h("span", { class: `${isRight(place) ? "right" : "wrong"}-mark` }, isRight(place) ? "✓" : "✗"), ` ${compare.classes[compare.labels[place]]}`))));
 }
 
-function picture(place, verdict) {
-  const [name, source] = [compare.names[place], compare.pictures[place]];
-  if (source) return h("img", { class: `picture ${verdict}`, src: source, alt: name, title: name });
-  return h("div", { class: `picture box ${verdict}`, title: name }, short(name.split("/").pop(), 28));
-}
+const picture = (place, verdict) => pictureBox(compare.pictures[place], compare.names[place], compare.names[place], verdict);
 
 function compareNote() {
   const missing = jobs.filter((job) => job.state === "done").length - compare.compared;

@@ -34,9 +34,6 @@ function winnerCard() {
   );
 }
 
-const figure = (label, value, below, unit = "") =>
-  h("div", null, h("dt", null, label), h("dd", null, h("b", null, value, h("span", { class: "unit" }, unit)), h("span", { class: "between" }, below)));
-
 function winnerNote(winner) {
   const heads = data.counts.heads;
   const parts = [`On val it has ${percent(winner.val[0])} %, which being chosen flatters; test had no say.`];

@@ -1,0 +1,220 @@
+"""Fill an index from pictures: features through the store, codes, and a thumbnail of each."""
+
+import io
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+from likeness import config as configs
+from likeness.assembly import checkpoint_path, features_of, store_of
+from likeness.console import Advance, progress
+from likeness.errors import LikenessError, listed
+from likeness.features.extraction import Features
+from likeness.files import write_atomic
+from likeness.finding import Finder, model_of
+from likeness.images.decoding import BadImage
+from likeness.images.listing import list_pictures
+from likeness.images.options import readable
+from likeness.images.table import ImageTable
+from likeness.model import Model, load
+from likeness.retrieval.engines import Exact
+from likeness.retrieval.generation import Entries, Generation
+from likeness.retrieval.index import Added, Index
+from likeness.retrieval.rejection import RATE, Threshold, calibrate
+
+log = logging.getLogger(__name__)
+
+NEAR = 0.98
+_ROWS_AT_ONCE = 4096
+_LONGER_SIDE, _QUALITY = 256, 80
+_COPIES = 4  # nearest others that are looked at for near-duplicates
+
+
+class Pair(NamedTuple):
+    """Two pictures that look the same, the smaller id first."""
+
+    similarity: float
+    one: int
+    other: int
+
+
+def create(folder: Path, run: Path, *, frozen: bool = False, weights: str | None = None) -> Index:
+    """An empty index that is bound to a run's model, which is copied into it.
+
+    Args:
+        run: A finished run's folder, a checkpoint, or a file that ``likeness export`` wrote.
+        frozen: Of the features themselves, without the head.
+
+    Raises:
+        LikenessError: INDEX-EXISTS, and what ``load`` raises.
+    """
+    model = load(run, weights=weights)
+    config = asdict(configs.Evaluate(data={}, backbone={}, run=str(run)))
+    path = checkpoint_path(config) if run.is_dir() else run
+    used = model.frozen() if frozen else model
+    options = model.card["options"]
+    title = f"{options['backbone']} → {'frozen' if frozen else options['architecture']}"
+    about = {"title": title, "frozen": frozen, "run": str(run.absolute()), "classes": list(model.card["classes"])}
+    index = Index.create(folder, used.identity, used.width, about)
+    write_atomic(folder / f"model{path.suffix}", path.read_bytes())
+    return index
+
+
+def add(
+    index: Index,
+    places: Sequence[Path],
+    *,
+    label: str | None = None,
+    home: str | None = None,
+    home_pattern: str | None = None,
+    skip_present: bool = False,
+    on_bad_image: str = "raise",
+    store: str | None = None,
+    run: Path | None = None,
+) -> Added:
+    """Add the pictures of files and folders; their features are computed, or found in the store.
+
+    Args:
+        run: The model that is to be used; the index's own when left out.
+
+    Raises:
+        LikenessError: INDEX-*, and what ``list_pictures``, ``load`` and ``extract`` raise.
+    """
+    if run is not None:
+        index.refuse_other((load(run).frozen() if index.about.get("frozen") else load(run)).identity)
+    model = model_of(index)
+    table = list_pictures(places, label=label, home=home, home_pattern=home_pattern)
+    features = _features(model, table, on_bad_image, store)
+    with progress("adding", len(features.table)) as advance:
+        batches = _counted(_entries(model, features), advance)
+        return index.add(batches, model.identity, skip_present=skip_present)
+
+
+def _features(model: Model, table: ImageTable, on_bad_image: str, store: str | None) -> Features:
+    config = {
+        "paths": {"store": store_of(model.card, store or os.environ.get("LIKENESS_STORE"))},
+        "extraction": asdict(configs.Extraction(memory_gb=0)),
+    }
+    return features_of(table, config, model.extractor, on_bad_image)
+
+
+def _entries(model: Model, features: Features) -> Iterator[Entries]:
+    table = features.table
+    for start in range(0, len(table), _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        files = [table.root / path for path in table.paths[rows]]
+        with ThreadPoolExecutor() as pool:
+            pictures = list(pool.map(lambda path: _thumbnail(path, model), files))
+        yield Entries(
+            model.codes(features.rows[rows]).numpy(),
+            features.keys[rows],
+            [str(path) for path in files],
+            [table.classes[number] if number >= 0 else "" for number in table.labels[rows].tolist()],
+            [table.home_names[number] if number >= 0 else "" for number in table.homes[rows].tolist()],
+            pictures,
+        )
+
+
+def _counted(batches: Iterator[Entries], advance: Advance) -> Iterator[Entries]:
+    for batch in batches:
+        yield batch
+        advance(len(batch.codes))
+
+
+def _thumbnail(path: Path, model: Model) -> bytes:
+    """A small JPEG; b"" where the file is gone since its feature was computed."""
+    try:
+        image = model.extractor.decoder.decode(path.read_bytes(), at_least=_LONGER_SIDE).image
+    except (OSError, BadImage) as error:
+        log.warning("[DATA-CHANGED] no thumbnail of %s: %s", readable(path), error)
+        return b""
+    image.thumbnail((_LONGER_SIDE, _LONGER_SIDE), Image.Resampling.LANCZOS)
+    packed = io.BytesIO()
+    image.save(packed, "JPEG", quality=_QUALITY, optimize=True)
+    return packed.getvalue()
+
+
+def facts(index: Index) -> dict[str, Any]:
+    """What is in an index, as plain values."""
+    now = index.newest()
+    threshold = now.threshold["value"] if now.threshold else None
+    return {
+        "model": index.about.get("title"),
+        "run": index.about.get("run"),
+        **{name: value[:16] for name, value in index.identity.items()},
+        "width": index.width,
+        "generation": now.number,
+        "pictures": len(now),
+        "homes": len(now.home_names),
+        "kinds": {name: int((now.labels == number).sum()) for number, name in enumerate(now.classes)},
+        "unlabelled": int((now.labels < 0).sum()),
+        "threshold": threshold,
+        "segments": len(now.parts),
+        "bytes": sum(path.stat().st_size for path in index.folder.iterdir() if path.is_file()),
+    }
+
+
+def near_duplicates(generation: Generation, among: np.ndarray | None = None, above: float = NEAR) -> list[Pair]:
+    """Pairs of pictures whose codes are that near, nearest first; of each its four nearest are looked at.
+
+    Args:
+        among: Ids of which one at least is in each pair; all when left out.
+        above: Least cosine.
+    """
+    if len(generation) < 2:
+        return []
+    ids = torch.from_numpy(generation.ids)
+    rows = torch.arange(len(ids)) if among is None else torch.from_numpy(generation.rows_of(among))
+    near = Exact(generation.codes, ids).search(generation.codes[rows], _COPIES + 1)
+    pairs = {}
+    for row, similarities, others in zip(rows.tolist(), near.similarities, near.indices, strict=True):
+        for similarity, other in zip(similarities.tolist(), others.tolist(), strict=True):
+            if other != row and similarity >= above:
+                one, two = sorted((int(ids[row]), int(ids[other])))
+                pairs[one, two] = Pair(similarity, one, two)
+    return sorted(pairs.values(), key=lambda pair: (-pair.similarity, pair.one, pair.other))
+
+
+def calibrated(
+    index: Index, places: Sequence[Path], *, rate: float = RATE, on_bad_image: str = "raise", store: str | None = None
+) -> Threshold:
+    """Keep the threshold in the index below which a query is like nothing in it.
+
+    Args:
+        places: Pictures of kinds that the index has, of homes that it has not; none of them may be in it.
+        rate: Of such pictures that may be rejected.
+
+    Raises:
+        LikenessError: INDEX-ID where some of them are in the index; RETRIEVAL where they are too few for the rate.
+    """
+    finder = Finder(index, model_of(index))
+    if not finder.size:
+        raise LikenessError(
+            "INDEX-ID",
+            "the index is empty.",
+            where=str(index.folder),
+            fix="Add pictures with likeness index add first.",
+        )
+    features = _features(finder.model, list_pictures(places), on_bad_image, store)
+    known = {key.tobytes() for key in finder.generation.keys}
+    both = zip(features.table.paths, features.keys, strict=True)
+    held = [readable(path) for path, key in both if key.tobytes() in known]
+    if held:
+        raise LikenessError(
+            "INDEX-ID",
+            f"{len(held)} of {len(features.table)} pictures to calibrate on are in the index.",
+            where=listed(held),
+            cause="They find themselves, and the threshold would be too high.",
+            fix="Give pictures that are not in it.",
+        )
+    threshold = calibrate(finder.scores(finder.model.codes(features.rows[:])), rate)
+    index.calibrate(threshold._asdict())
+    return threshold

@@ -1,0 +1,3 @@
+showHead();
+showClasses();
+setUpQueries();
