@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "outside": {*ROOMS, "config", "assembly", *SUPPORT},
     "labelling": {*ROOMS, "config", "assembly", *SUPPORT},
     "model": {*ROOMS, "config", "assembly", *SUPPORT},
+    "serving": {"serving", *ROOMS, "finding", "model", *SUPPORT},
     "onnx_file": {*ROOMS, "model", *SUPPORT},
     "export": {*ROOMS, "runs", "model", "onnx_file", "__version__", *SUPPORT},
     "embedding": {*ROOMS, "config", "assembly", "model", *SUPPORT},

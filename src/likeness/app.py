@@ -23,6 +23,7 @@ from likeness.errors import BAD_DATA, LikenessError
 
 _SPLITS = ("train", "val", "test", "all")
 _FEWEST_ROWS, _LEAST_PERPLEXITY = 4, 1
+_HIGHEST_PORT = 65_535
 _BACKBONES = {"vgg16": "vgg16_fc1", "resnet50_caffe": "resnet50_caffe"}  # what train.py calls a converted network
 
 
@@ -55,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_homes,
         _add_index,
         _add_query,
+        _add_serve,
     ):
         add(commands)
     return parser
@@ -567,6 +569,34 @@ def _told(title: str, findings: Iterator[Any]) -> int:
         if mend and state != "fine":
             out.print(Text(f"         → {mend}", "dim"), soft_wrap=True)
     return faults
+
+
+def _add_serve(commands: Any) -> None:
+    told = """A page to search an index by photo, on this machine. It needs the extra demo, and no network.
+
+Whoever reaches another --host sees the pictures of the index: there is no password."""
+    brief = "a page to search an index by photo"
+    parser = commands.add_parser(
+        "serve", help=brief, description=told, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--index", metavar="DIR", type=Path, required=True, help="the index, of likeness index")
+    parser.add_argument("--compare", metavar="DIR", type=Path, help="another of the same pictures, to see side by side")
+    parser.add_argument("--port", metavar="N", type=_port, default=7860, help="0 takes a free one (default: 7860)")
+    parser.add_argument("--host", metavar="NAME", default="127.0.0.1", help="where to listen (default: 127.0.0.1)")
+    parser.add_argument("--no-browser", action="store_true", help="do not open the page")
+    parser.set_defaults(do=_serve)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > _HIGHEST_PORT:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port from 0 to {_HIGHEST_PORT}")
+    return int(text)
+
+
+def _serve(given: argparse.Namespace) -> None:
+    from likeness.serving.server import serve
+
+    serve(given.index, given.compare, given.host, given.port, browser=not given.no_browser)
 
 
 def _add_sync(commands: Any) -> None:

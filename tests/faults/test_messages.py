@@ -36,6 +36,7 @@ from likeness.retrieval.qdrant_engine import Generation, connect, sync
 from likeness.runs import sweep, trackers
 from likeness.runs.checkpoint import CARD, SCHEMA, open_checkpoint, refuse_other_pictures, write_checkpoint
 from likeness.runs.processes import told_apart
+from likeness.serving.server import listening
 
 Patch = pytest.MonkeyPatch
 
@@ -316,6 +317,7 @@ CASES = {
         "train.py printed",
     ),
     "QUEUE": Case(silent_slurm, "Slurm does not say", "squeue", "same command", cause="nobody home"),
+    "SERVE": Case(lambda p, m: listening("192.0.2.1", 0), "listened at", "192.0.2.1:0", "--port", cause="assign"),
     "RANK-LOST": Case(left_alone, "another process", "first message above", "same command", cause="closed by peer"),
     "CKPT": Case(
         lambda p, m: open_checkpoint(cut(checkpoint(p))), "could not be read", "a.ckpt", "train again", cause="cut"
