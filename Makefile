@@ -42,7 +42,7 @@ soak: setup ## eight processes that train, evaluate and are killed at random: ma
 
 bench: setup ## what docs/performance.md says of CPUs, measured again; takes a quarter of an hour
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[bench]' 2>/dev/null || uv pip install --quiet --python $(BIN)/python -e '.[bench]'
-	for part in start retrieval training seeds extraction growth; do $(BIN)/python benchmarks/$$part.py || exit 1; done
+	for part in start retrieval training seeds extraction growth finding; do $(BIN)/python benchmarks/$$part.py || exit 1; done
 
 lint: setup
 	$(BIN)/ruff check .

@@ -78,3 +78,18 @@ def test_a_table_in_a_file_is_wide_enough(monkeypatch):
     monkeypatch.delenv("FORCE_COLOR", raising=False)
     monkeypatch.setenv("COLUMNS", "40")
     assert terminal().width == 110
+
+
+def test_a_bar_that_may_wait_is_not_shown_for_what_is_soon_done(clock, monkeypatch):
+    started = []
+    monkeypatch.setattr(console.Console, "is_terminal", True)
+    monkeypatch.setattr(console.Progress, "start", lambda bar: started.append(clock.now))
+    for moves, shown in (((1.0, 0.5), []), ((1.0, 1.5), [102.5])):
+        clock.now = 100.0
+        with progress("pictures", 10, after=2.0) as advance:
+            for move in moves:
+                clock.now += move
+                advance()
+        assert started == shown
+    with progress("pictures", 10):
+        assert len(started) == 2  # at once

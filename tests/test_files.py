@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from likeness.errors import LikenessError
-from likeness.files import canonical_json, digest, sweep_temporary, write_atomic, write_json
+from likeness.files import canonical_json, digest, sweep_temporary, write_atomic, write_json, writing
 
 
 def failing(number: int):
@@ -48,6 +48,19 @@ def test_a_failed_write_leaves_the_earlier_file_and_nothing_else(tmp_path, monke
     assert caught.value.where == str(path)
     assert os.strerror(number) in caught.value.cause
     assert path.read_bytes() == b"earlier"
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_file_written_in_parts_appears_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "file"
+    with writing(path) as file:
+        file.write(b"one ")
+        assert not path.exists()
+        file.write(b"two")
+    assert path.read_bytes() == b"one two"
+    with pytest.raises(TypeError), writing(path) as file:
+        file.writelines([b"half", "no bytes"])
+    assert path.read_bytes() == b"one two"
     assert os.listdir(tmp_path) == ["file"]
 
 

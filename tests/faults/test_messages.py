@@ -15,6 +15,7 @@ import torch
 from faults.messages import assert_message
 from filelock import FileLock
 from helpers import draw_striped
+from retrieval import galleries
 from safetensors.torch import save_file
 
 from likeness import assembly, config
@@ -29,6 +30,7 @@ from likeness.images.decoding import Decoder
 from likeness.images.folder import ImageFolder
 from likeness.images.manifest import ImageManifest
 from likeness.images.preprocessing import Preprocessing
+from likeness.retrieval import index
 from likeness.retrieval.neighbours import neighbours
 from likeness.retrieval.qdrant_engine import Generation, connect, sync
 from likeness.runs import sweep, trackers
@@ -187,6 +189,34 @@ def other_models_collection(place: Path, patch: Patch) -> None:
     sync(connection, "homes", generation("b"))
 
 
+def newer_index(place: Path, patch: Patch) -> None:
+    with patch.context() as newer:
+        newer.setattr(index, "SCHEMA", 9)
+        galleries.made(place)
+    index.Index.open(place / "index")
+
+
+def twice_in_an_index(place: Path, patch: Patch) -> None:
+    galleries.made(place).add([galleries.entries(["a/h1-1", "a/h1-1"])], galleries.MODEL)
+
+
+def overtaken(place: Path, patch: Patch) -> None:
+    found = galleries.made(place)
+    patch.setattr(index, "write_once", lambda path, data: False)
+    found.calibrate(None)
+
+
+def cut_index(place: Path, patch: Patch) -> None:
+    found = galleries.made(place)
+    written(place / "index" / "generation-00000002.json", "{")
+    found.newest()
+
+
+def second_index(place: Path, patch: Patch) -> None:
+    galleries.made(place)
+    galleries.made(place)
+
+
 PREPROCESSING = {"size": 8, "mean": [0.0] * 3, "std": [1.0] * 3}
 EYE, IDS = torch.eye(2), torch.arange(2)
 CASES = {
@@ -250,6 +280,23 @@ CASES = {
     "NAN-LOSS": Case(diverging, "loss is", "seed 0", "optimizer.lr", cause="diverged"),
     "DISK": Case(lambda p, m: unwritable(p, m, errno.ENOSPC), "1 bytes", "/a", "Free some space", "No space left"),
     "STORE-PERM": Case(lambda p, m: unwritable(p, m, errno.EACCES), "cannot be written", "/a", "access", "Permission"),
+    "INDEX-MISSING": Case(
+        lambda p, m: index.Index.open(p / "no"), "no index in this folder", "/no", "likeness index create"
+    ),
+    "INDEX-EXISTS": Case(second_index, "an index in this folder already", "/index", "likeness index add"),
+    "INDEX-ID": Case(
+        twice_in_an_index, "1 of 2 pictures", "a/h1-1.jpg: id 0", "--skip-present", cause="bytes of the file"
+    ),
+    "INDEX-MODEL": Case(
+        lambda p, m: galleries.made(p).refuse_other({"extractor": "e" * 64, "head": "f" * 64}),
+        "cannot be compared",
+        "/index",
+        "another index",
+        cause="head: dddd",
+    ),
+    "INDEX-BUSY": Case(overtaken, "at the same time", "/index", "same command again", cause="locks"),
+    "INDEX-DAMAGED": Case(cut_index, "not what was written", "/index", "--mend", cause="generation-00000002.json"),
+    "INDEX-VERSION": Case(newer_index, "schema 9", "index.json", "Upgrade likeness", cause="newer likeness"),
     "STORE-VERSION": Case(newer_store, "schema 9", "shard-", "upgrade likeness", cause="A newer likeness"),
     "RETRIEVAL": Case(lambda p, m: neighbours(EYE * torch.nan, EYE, 1, query_ids=IDS, gallery_ids=IDS), "", "", ""),
     "ENGINE": Case(

@@ -6,7 +6,7 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 from likeness.reports import gallery
-from likeness.reports.gallery import GalleryRow, Picture, draw_gallery
+from likeness.reports.gallery import GalleryRow, HomePictures, HomeRow, Picture, draw_gallery, draw_homes
 
 
 @pytest.fixture
@@ -125,3 +125,28 @@ def test_no_rows_are_refused(tmp_path):
     with pytest.raises(ValueError, match="rows is empty"):
         draw_gallery([], "", tmp_path / "out.png", Image.open)
     assert not (tmp_path / "out.png").exists()
+
+
+def test_a_row_of_homes_shows_halves_and_what_was_found_with_marks(photo):
+    four = [photo(f"{i}.png") for i in range(4)]
+    found = [HomePictures("home2", four[2:], 0.5, False), HomePictures("home1", four[1:2], -0.25, True)]
+    row = HomeRow(HomePictures("home1", four), HomePictures("home1", four[1:2]), found, "its other half at rank 2 of 9")
+    axes = gallery._homes([row, row], "the title", Image.open).axes
+    assert len(axes) == 2 * (3 + 1 + 2 + 1)  # three of a home's four pictures
+    heads = [each.get_title(loc="left") for each in axes[:7]]
+    assert heads == ["half of a home", "", "", "its other half", "nearest 1", "", "nearest 2"]
+    assert [texts(each) for each in axes[:7]] == [
+        ["home1 (3 of 4)", "its other half at rank 2 of 9"],
+        [],
+        [],
+        ["home1"],
+        ["✗", "home2"],
+        ["0.500"],
+        ["✓", "home1", "−0.250"],
+    ]
+    assert len({frame(each) for each in axes[:7]}) == 3
+
+
+def test_a_figure_of_no_homes_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="rows is empty"):
+        draw_homes([], "", tmp_path / "a.png", Image.open)

@@ -20,7 +20,6 @@ from likeness.retrieval.significance import Interval, wilson
 
 Kind = Literal["exact", "flat", "ivf", "hnsw"]
 
-_NO_ID = torch.iinfo(torch.int64).min
 _ENTRIES_AT_ONCE = 2**22  # of gathered candidates, in float64
 _BYTES_BESIDE = 2 + 8 + 8 + 8 + 8 + 1  # of a row that is kept, beside two an entry: lengths, ids, order, place
 

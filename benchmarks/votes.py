@@ -1,0 +1,81 @@
+"""Votes by weight: plain, by similarity, and by a softmax of it (as in DINO's evaluation), side by side.
+
+    python benchmarks/votes.py RUN [--split val]
+
+RUN is a finished run of train.py. Its pictures of the split are labelled by its train pictures; for head and frozen
+features, each k and each weight the accuracy, and what it gains over plain votes with a paired interval (by home where
+homes are known). The softmax is not part of likeness: it gains nothing (docs/finding_votes.md).
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from likeness import assembly
+from likeness import config as configs
+from likeness.heads.autoencoder import codes_of
+from likeness.retrieval.neighbours import Neighbours, neighbours
+from likeness.retrieval.significance import paired
+from likeness.retrieval.vote import vote
+
+KS = (1, 5, 10, 20, 50, 100)
+TEMPERATURES = (0.03, 0.07, 0.2)  # 0.07 is DINO's
+
+
+def softmax_vote(labels: Tensor, similarities: Tensor, temperature: float) -> Tensor:
+    """The label with the greatest sum of exp(similarity / temperature)."""
+    weights = torch.exp((similarities.double() - similarities[:, :1]) / temperature)
+    ballots = torch.zeros(len(labels), int(labels.max()) + 1, dtype=torch.float64).scatter_add_(1, labels, weights)
+    return ballots.argmax(1)
+
+
+def votes_by_weight(labels: Tensor, similarities: Tensor) -> Iterator[tuple[str, Tensor]]:
+    yield "uniform", vote(labels).labels
+    yield "similarity", vote(labels, similarities, "similarity").labels
+    for temperature in TEMPERATURES:
+        yield f"softmax {temperature:g}", softmax_vote(labels, similarities, temperature)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", metavar="RUN", type=Path)
+    parser.add_argument("--split", default="val", choices=("val", "test"))
+    given = parser.parse_args()
+    paths = configs.Paths(store=os.environ.get("LIKENESS_STORE"))
+    config = asdict(configs.Evaluate(data={}, backbone={}, run=str(given.run), paths=paths))
+    path = assembly.checkpoint_path(config)
+    module, extractor, card = assembly.restore(path, config)
+    config = assembly.as_trained(config, card)
+    data = assembly.build_data(config, assembly.find_features(config, extractor))
+    methods = assembly.read_methods(module, data, (), card, path.parent)
+    queries, gallery = data.split(given.split), data.split("train")
+    homes = queries.homes.numpy() if bool((queries.homes >= 0).any()) else None
+    for name in ("head", "frozen"):
+        codes = [codes_of(methods[name], rows) for rows in (queries, gallery)]
+        found = neighbours(*codes, max(KS), query_ids=queries.sample_ids, gallery_ids=gallery.sample_ids)
+        for k in KS:
+            tell(name, k, found, queries.labels, gallery.labels, homes)
+
+
+def tell(name: str, k: int, found: Neighbours, truth: Tensor, labels_g: Tensor, homes: np.ndarray | None) -> None:
+    cells, plain = [], None
+    for weight, labels in votes_by_weight(labels_g[found.indices[:, :k]], found.similarities[:, :k]):
+        right = (labels == truth).double().numpy()
+        plain = right if plain is None else plain
+        gain = paired(right, plain, homes)
+        shown = (
+            "" if right is plain else f" ({100 * gain.difference:+.1f} [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}])"
+        )
+        cells.append(f"{weight} {100 * right.mean():.1f}{shown}")
+    sys.stdout.write(f"{name:6} k={k:<3} {'  '.join(cells)}\n")
+
+
+if __name__ == "__main__":
+    main()
