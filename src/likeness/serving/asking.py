@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from PIL import Image
@@ -110,7 +111,11 @@ def _asked(finder: Finder, query: Query, at: int, choice: Choice) -> Found | Lik
 
 
 def _pictures(query: Query) -> list[Picture]:
-    return [photo.data for photo in query.photos] if query.match is None else [query.match.path]
+    """The photos; of a row its file, or where that is not here any more its thumbnail, which is about as large."""
+    if query.match is None:
+        return [photo.data for photo in query.photos]
+    path, thumbnail = query.match.path, query.match.thumbnail
+    return [thumbnail if thumbnail and not Path(path).is_file() else path]
 
 
 def _matches(found: Found | LikenessError) -> Iterator[Match]:

@@ -99,7 +99,7 @@ def _html(value: str, name: str, js_on_load: str | None = None) -> gr.HTML:
 
 def _controls(finders: Sequence[Finder]) -> list[gr.Component]:
     labels = sorted({label for finder in finders for label in finder.labels if label})
-    most = max(1, min(_MOST_SHOWN, max(finder.size for finder in finders)))
+    most = max(2, min(_MOST_SHOWN, max(finder.size for finder in finders)))
     look = gr.Radio(_LOOKS, value=_LOOKS[0], label="Find", visible=any(finder.homes for finder in finders))
     k = gr.Slider(1, most, value=min(_FIRST_SHOWN, most), step=1, label="How many")
     told: dict[str, Any] = {"label": "Only these kinds", "value": [], "visible": len(labels) > 1}

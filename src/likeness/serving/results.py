@@ -1,7 +1,7 @@
 """What was found, as HTML; everything that comes from files goes in escaped."""
 
 import base64
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import NamedTuple
 
@@ -94,20 +94,21 @@ def _column(number: int, sides: Sequence[Side], homes: bool, address: Address) -
     head = f"<h3>{escape(title)}</h3>" if len(sides) > 1 else ""
     if isinstance(found, LikenessError):
         return f'<section class="side">{head}{refusal(found)}</section>'
-    others = [names for other, names in enumerate(_names(side.found, homes) for side in sides) if other != number]
-    shared = set().union(*others) if others else _names(found, homes)
-    draw = _home if homes else _match
-    items = "".join(draw(match, number, address, shared) for match in found.matches)
+    others = [_names(side.found) for other, side in enumerate(sides) if other != number]
+    shared = set().union(*others) if others else _names(found)
+    items = "".join(_item(match, number, address, _name(match) not in shared) for match in found.matches)
     grid = f'<ol class="{"homes" if homes else "grid"}">{items}</ol>'
     body = _verdict(found, homes, size) + _hidden(grid, found) + _timings(found.milliseconds)
     return f'<section class="side">{head}{body}</section>'
 
 
-def _names(found: Found | LikenessError, homes: bool) -> set[str]:
-    """By what a match is known in another index as well: a row's number is each index's own."""
-    if isinstance(found, LikenessError):
-        return set()
-    return {match.home if homes else match.path for match in found.matches}
+def _names(found: Found | LikenessError) -> set[str]:
+    return set() if isinstance(found, LikenessError) else {_name(match) for match in found.matches}
+
+
+def _name(match: Match | HomeMatch) -> str:
+    """By what it is known in another index as well: a row's number is each index's own."""
+    return match.path if isinstance(match, Match) else match.home
 
 
 def _verdict(found: Found, homes: bool, size: int) -> str:
@@ -128,18 +129,14 @@ def _hidden(grid: str, found: Found) -> str:
     return f'<details class="dimmed"><summary>Show the nearest anyway</summary>{grid}</details>'
 
 
-def _match(match: Match, side: int, address: Address, shared: Collection[str]) -> str:
-    return _item(match.path not in shared, _card(match, side, address))
-
-
-def _home(home: HomeMatch, side: int, address: Address, shared: Collection[str]) -> str:
-    cards = "".join(f"<li>{_card(match._replace(home=''), side, address)}</li>" for match in home.pictures)
-    name = f"<b>{escape(home.home)}</b> <span>{_cosine(home.similarity)}</span>"
-    return _item(home.home not in shared, f'<h4>{name}</h4><ol class="grid">{cards}</ol>')
-
-
-def _item(only: bool, content: str) -> str:
+def _item(match: Match | HomeMatch, side: int, address: Address, only: bool) -> str:
+    content = _card(match, side, address) if isinstance(match, Match) else _home(match, side, address)
     return f'<li class="only">{content}<em>only here</em></li>' if only else f"<li>{content}</li>"
+
+
+def _home(home: HomeMatch, side: int, address: Address) -> str:
+    cards = "".join(f"<li>{_card(match._replace(home=''), side, address)}</li>" for match in home.pictures)
+    return f'<h4><b>{escape(home.home)}</b> <span>{_cosine(home.similarity)}</span></h4><ol class="grid">{cards}</ol>'
 
 
 def _card(match: Match, side: int, address: Address, *, ranked: bool = True) -> str:
