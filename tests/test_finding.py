@@ -70,6 +70,13 @@ def test_the_order_is_that_of_cosines_in_float64(finder, photos):
     assert [match.similarity for match in found.matches] == pytest.approx(sorted(cosines, reverse=True), abs=1e-6)
 
 
+def test_another_engine_finds_the_same(finder, photos):
+    pytest.importorskip("faiss", reason="faiss is not installed (the faiss extra has it)")
+    query = [photos / "kitchen" / "home1-a.png"]
+    flat = Finder(finder.index, finder.model, "flat")
+    assert flat.find(query, 6).matches == finder.find(query, 6).matches
+
+
 def test_filters_leave_what_they_name(finder, photos):
     red = photos / "kitchen" / "home1-a.png"
     assert {match.label for match in finder.find([red], 6, labels=["bath"]).matches} == {"bath"}
