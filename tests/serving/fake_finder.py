@@ -28,6 +28,8 @@ def jpeg(image: Image.Image, longer_side: int = 256) -> bytes:
 class FakeFinder(Finder):
     """Rows of (label, home, path, thumbnail) with a code each."""
 
+    title, labels, homes, size = "", (), (), 0  # properties of the real one
+
     def __init__(self, title: str, rows, codes, encode: Callable = mean_colours, threshold: float | None = None):
         self.title, self.threshold, self.encode = title, threshold, encode
         self.rows, self.codes = list(rows), normalized(codes)

@@ -85,7 +85,10 @@ def test_a_photo_finds_what_is_like_it(opened, red, pages):
     asked(page, "Pictures like this photo")
     assert homes(page)[:3] == ["kitchen home0", "kitchen home1", "kitchen home2"]
     assert len(homes(page)) == 12
-    assert page.locator("#found .verdict").inner_text() == "12 of 18 pictures · nearest 1.00 · a match from 0.80"
+    assert (
+        page.locator("#found .verdict").inner_text()
+        == "12 of 18 pictures · nearest 1.00 on average · a match from 0.80"
+    )
     assert page.locator("#found .timings").inner_text() == "decode 3 · forward 41 · head 0.31 · search 0.62 ms"
     assert page.locator("#found .query p").inner_text() == "red.png"
     assert page.locator("#found .grid img").first.evaluate("image => image.naturalWidth") == 256
@@ -130,7 +133,7 @@ def test_no_match_is_said_and_the_nearest_are_shown_only_when_asked_for(opened, 
     asked(page, "Pictures like this photo")
     told = page.locator("#found .verdict").inner_text()
     assert told.startswith("No room like this in the index.")
-    assert re.search(r"nearest −?0\.\d\d · a match from 0\.80", told)
+    assert re.search(r"nearest −?0\.\d\d on average · a match from 0\.80", told)
     assert not page.locator("#found .match").first.is_visible()
     page.get_by_text("Show the nearest anyway").press("Enter")
     assert page.locator("#found .match").first.is_visible()

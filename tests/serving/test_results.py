@@ -66,7 +66,7 @@ def test_thumbnails_are_loaded_when_they_come_into_sight_and_uploads_lie_in_the_
 def test_no_match_is_said_with_both_numbers_and_hides_the_nearest():
     page = answered(found(BATHROOM, known=False, threshold=0.55))
     assert "No room like this in the index." in page.text
-    assert "nearest −0.00 · a match from 0.55" in page.text
+    assert "nearest −0.00 on average · a match from 0.55" in page.text
     assert page.all("details") == [{"class": "dimmed"}]
     assert answered(found(KITCHEN, known=True, threshold=0.55)).all("details") == []
 

@@ -115,7 +115,7 @@ def _verdict(found: Found, homes: bool, size: int) -> str:
     if not found.matches:
         return '<p class="verdict" role="status">There is no picture of these kinds.</p>'
     nearest = f"nearest {_cosine(found.nearest)}"
-    least = f" · a match from {_cosine(found.threshold)}" if found.threshold is not None else ""
+    least = "" if found.threshold is None else f" on average · a match from {_cosine(found.threshold)}"
     if found.known is False:
         told = f"<b>No {'home' if homes else 'room'} like this in the index.</b>"
         return f'<div class="verdict unknown" role="status">{told}<p>{nearest}{least}</p></div>'
