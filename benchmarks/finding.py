@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator
 from measuring import environment, interleaved, peak_memory_of, ratio, report, spread
 from torch import Tensor
 
@@ -42,6 +42,7 @@ SMALLEST, OF_A_HOME, K, ASKED = 1_000, 20, 10, 64
 LARGEST_IN_QDRANT = 20_000
 ENGINES = {"exact": "exact", "flat": "FAISS flat", "ivf": "FAISS IVF", "hnsw": "FAISS HNSW"}
 STEPS = ("decoding", "preprocessing", "network", "head")
+BELOW: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14)}
 Row = dict[str, Any]
 Clock = Callable[[], float]
 
@@ -245,9 +246,7 @@ def draw_photo(axes: Axes, rows: Sequence[Row]) -> None:
     axes.margins(y=0.12)
     axes.set_xlabel("rows of the gallery", fontsize=style.SMALL)
     axes.set_ylabel("milliseconds", fontsize=style.SMALL)
-    axes.legend(
-        fontsize=style.SMALL, frameon=False, ncols=len(STEPS) + 1, loc="upper center", bbox_to_anchor=(0.5, -0.14)
-    )
+    axes.legend(fontsize=style.SMALL, frameon=False, ncols=len(STEPS) + 1, **BELOW)
     style.quiet(axes, "y")
     style.headline(axes, "One photo, from its file to ten neighbours")
 
@@ -260,10 +259,11 @@ def draw_search(axes: Axes, rows: Sequence[Row]) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.minorticks_off()
     axes.set_xlabel("rows of the gallery", fontsize=style.SMALL)
-    axes.legend(fontsize=style.SMALL, frameon=False)
+    axes.legend(fontsize=style.SMALL, frameon=False, ncols=3, **BELOW)
     style.quiet(axes, "y")
     style.headline(axes, "The search alone, milliseconds")
 
