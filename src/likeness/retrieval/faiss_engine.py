@@ -140,14 +140,14 @@ class Faiss:
     def _tune(self, k: int, recall: float, held: Int64[Tensor, "h"], rest: Bool[Tensor, "n"]) -> Recall:
         """Doubles the effort until half of what is held back finds enough, or no more; says how the other half does."""
         true = Gallery(self.rows.codes, self.rows.ids, keep=False).neighbours(self.rows.codes[held], k, allowed=rest)
-        least_h, asked, count = true.similarities[:, -1:], self.rows.take(held), int(rest.sum())
+        least_h, asked, count = true.similarities[:, -1:], self.rows.take(held), len(self.rows)
 
         def hits(half: slice) -> Bool[Tensor, "s k"]:
             return read_keys(self._probable(asked.take(half), k, count, None))[0] >= least_h[half]
 
-        most = self.index.nlist if self.kind == "ivf" else min(count, _MOST_EFFORT)
+        most = self.index.nlist if self.kind == "ivf" else min(int(rest.sum()), _MOST_EFFORT)
         tuning, stating = slice(0, None, 2), slice(1, None, 2)
-        found, before = float(hits(tuning).float().mean()), 0.0
+        found, before = float(hits(tuning).float().mean()), -1.0
         while before < found < recall and self.effort < most:
             self.effort = min(2 * self.effort, most)
             found, before = float(hits(tuning).float().mean()), found
