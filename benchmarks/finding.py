@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator
 from measuring import environment, interleaved, peak_memory_of, ratio, report, spread
 from torch import Tensor
 
@@ -38,10 +38,11 @@ from likeness.retrieval.engines import Engine, build
 from likeness.retrieval.qdrant_engine import MEMORY, Generation, Qdrant, connect
 
 ROOT = Path(__file__).parents[1]
-SMALLEST, OF_A_HOME, K, ASKED = 1_000, 20, 10, 64
+SMALLEST, OF_A_HOME, K, ASKED, DRAWN = 1_000, 20, 10, 64, 512
 LARGEST_IN_QDRANT = 20_000
 ENGINES = {"exact": "exact", "flat": "FAISS flat", "ivf": "FAISS IVF", "hnsw": "FAISS HNSW"}
 STEPS = ("decoding", "preprocessing", "network", "head")
+BELOW: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14)}
 Row = dict[str, Any]
 Clock = Callable[[], float]
 
@@ -110,7 +111,7 @@ def of_a_size(size: int, model: Model, photos: Sequence[Path], repeats: int, clo
     recalls = recall_of_each(engines, queries)
     for asked in (1, 64):
         task = f"{asked} {'query' if asked == 1 else 'queries'}, {size:,} rows"
-        for row in timed(task, searches(engines, queries, asked), repeats, "exact", ASKED // asked, clock):
+        for row in timed(task, searches(engines, queries[:ASKED], asked), repeats, "exact", ASKED // asked, clock):
             yield {**row, "rows": size, **({**builds[row["way"]], **recalls[row["way"]]} if asked == 1 else {})}
     steps = photo_steps(model, photos)
     steps |= {f"search: {told}": by_photo(engines[name], seen) for name, told in ENGINES.items()}
@@ -125,7 +126,7 @@ def drawn_codes(seen: Tensor, rows: int) -> tuple[Tensor, Tensor]:
     spread_d = seen.std(0)
     homes = seen[torch.randint(len(seen), (-(-rows // OF_A_HOME),), generator=generator)]
     homes = homes + spread_d * torch.randn(homes.shape, generator=generator)
-    home = torch.cat([torch.arange(rows) // OF_A_HOME, torch.randint(len(homes), (ASKED,), generator=generator)])
+    home = torch.cat([torch.arange(rows) // OF_A_HOME, torch.randint(len(homes), (DRAWN,), generator=generator)])
     codes = homes[home] + 0.5 * spread_d * torch.randn(len(home), seen.shape[1], generator=generator)
     return codes[:rows], codes[rows:]
 
@@ -245,9 +246,7 @@ def draw_photo(axes: Axes, rows: Sequence[Row]) -> None:
     axes.margins(y=0.12)
     axes.set_xlabel("rows of the gallery", fontsize=style.SMALL)
     axes.set_ylabel("milliseconds", fontsize=style.SMALL)
-    axes.legend(
-        fontsize=style.SMALL, frameon=False, ncols=len(STEPS) + 1, loc="upper center", bbox_to_anchor=(0.5, -0.14)
-    )
+    axes.legend(fontsize=style.SMALL, frameon=False, ncols=len(STEPS) + 1, **BELOW)
     style.quiet(axes, "y")
     style.headline(axes, "One photo, from its file to ten neighbours")
 
@@ -260,10 +259,11 @@ def draw_search(axes: Axes, rows: Sequence[Row]) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.minorticks_off()
     axes.set_xlabel("rows of the gallery", fontsize=style.SMALL)
-    axes.legend(fontsize=style.SMALL, frameon=False)
+    axes.legend(fontsize=style.SMALL, frameon=False, ncols=3, **BELOW)
     style.quiet(axes, "y")
     style.headline(axes, "The search alone, milliseconds")
 

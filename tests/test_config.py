@@ -243,6 +243,7 @@ def test_what_yaml_can_spell_for_a_type_passes(right):
         ("optimizer.lr=nan", "optimizer.lr: nan is less than 0"),
         ("extraction.workers=0", "extraction.workers: 0 is less than 1"),
         ("metric.ties=nope", "metric.ties: 'nope' is not one of by_id, pessimistic"),
+        ("metric.vote_weights=nope", "metric.vote_weights: 'nope' is not one of uniform, similarity"),
         ("metric.ks=[]", "metric.ks: [] must be different numbers from 1 up"),
         ("metric.ks=[5]", "metric.ks: [5] must be different numbers from 1 up, and have 1 among them"),
         ("metric.ks=[1,1]", "metric.ks: [1, 1] must be different numbers"),
@@ -263,6 +264,19 @@ def test_a_value_without_meaning_is_refused_before_anything_is_opened(override, 
 def test_evaluation_refuses_an_unknown_split(option):
     error = refusal("run=x", f"{option}=tets", name="evaluate")
     assert error.where == f"{option}: 'tets' is not one of train, val, test, unlabelled, all"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["rejection.rate=0"], "rejection.rate: 0.0 is not a share between 0 and 1"),
+        (["rejection.rate=5"], "rejection.rate: 5.0 is not a share between 0 and 1"),
+        (["rejection.k=0"], "rejection.k: 0 is less than 1"),
+        (["rejection.outside=x", "rejection.left_out=[y]"], "rejection: give outside or left_out, not both"),
+    ],
+)
+def test_a_rejection_without_meaning_is_refused(overrides, told):
+    assert refusal("run=x", *overrides, name="evaluate").where.startswith(told)
 
 
 def test_what_is_mandatory_is_asked_for_by_its_path():

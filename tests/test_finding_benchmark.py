@@ -16,7 +16,7 @@ def test_the_gallery_has_homes_and_the_queries_are_rows_more_of_them():
     seen = torch.randn(30, 8, generator=torch.Generator().manual_seed(1))
     codes, queries = finding.drawn_codes(seen, 210)
     assert codes.shape == (210, 8)
-    assert queries.shape == (finding.ASKED, 8)
+    assert queries.shape == (finding.DRAWN, 8)
     homes = codes[:200].view(10, 20, 8)
     within, between = homes.std(1).mean(), homes.mean(1).std(0).mean()
     # By construction 0.5, and sqrt(2) from a photo's code and the home's own step, in spreads of the photos' codes.

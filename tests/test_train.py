@@ -16,7 +16,7 @@ from helpers import ROOT, draw_striped
 from safetensors.numpy import load_file
 
 OUTPUTS = ("config.yaml", "metrics.json", "journal.jsonl", "queries.csv", "status.json", "csv/metrics.csv")
-FIGURES = ("neighbours_good", "neighbours_worst", "per_class", "projection", "training_curve")
+FIGURES = ("confusion", "neighbours_good", "neighbours_worst", "per_class", "projection", "training_curve")
 
 
 def call(folder: Path, script: str, *overrides: str) -> subprocess.CompletedProcess:
@@ -166,12 +166,21 @@ def test_a_head_is_scored_on_other_pictures_and_against_a_gallery(place):
     done = call(place, "evaluate.py", checkpoint, "data.root=others", "hydra.run.dir=elsewhere", "figures.draw=none")
     assert done.returncode == 0, done.stderr
     assert metrics_of(place / "elsewhere")["splits"]["all"]["n"] == 16
-    against = ("gallery=train", "split=test", "hydra.run.dir=against")
+    left_out = ("rejection.left_out=[fine]", "rejection.rate=0.2", "rejection.k=3")
+    against = ("gallery=train", "split=test", "hydra.run.dir=against", *left_out)
     done = call(place, "evaluate.py", checkpoint, *against)
     assert done.returncode == 0, done.stderr
     found = metrics_of(place / "against")["splits"]["test against train"]
     assert found["n"] == 12
     assert found["chance"]["hit@1"] == pytest.approx(1 / 3)  # 12 of each class in train
+    assert sum(row["n"] for row in found["votes"].values()) == 12
+    assert "test against train vote@5 of the head" in done.stdout
+    rejection = metrics_of(place / "against")["rejection"]
+    assert (rejection["searched"], rejection["n"]) == (24, {"held_out": 8, "known": 8, "outside": 4})
+    assert 0 <= rejection["head"]["auroc"]["value"] <= 1
+    assert "rejection of fine" in done.stdout
+    for name in ("confusion", "rejection"):
+        assert (place / "against" / "figures" / f"{name}.png").stat().st_size > 5000
 
 
 def test_pictures_that_the_head_was_trained_on_are_named(place):

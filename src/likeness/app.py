@@ -840,6 +840,7 @@ def _add_query(commands: Any) -> None:
     parser.add_argument("-k", type=int, default=5, help="how many to find (default: 5)")
     parser.add_argument("--homes", action="store_true", help="find homes, not pictures")
     parser.add_argument("--rule", default="mean", help="how homes are compared (see likeness homes; default: mean)")
+    parser.add_argument("--engine", choices=("exact", "flat", "ivf", "hnsw"), default="exact", help="what searches")
     parser.add_argument("--label", nargs="+", default=[], help="only of these kinds")
     parser.add_argument("--home", nargs="+", default=[], help="only of these homes")
     shown = parser.add_mutually_exclusive_group()
@@ -854,7 +855,7 @@ def _query(given: argparse.Namespace) -> None:
     from likeness.finding import Finder
     from likeness.querying import as_json, board, draw
 
-    finder = Finder.open(given.index)
+    finder = Finder.open(given.index, given.engine)
     if given.homes:
         found = finder.find_homes(given.pictures, given.k, rule=given.rule, labels=given.label)
     else:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from threading import RLock
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch.nn.functional import normalize
 
 from likeness.errors import LikenessError
 from likeness.model import Model, Picture, load
-from likeness.retrieval.engines import Exact
+from likeness.retrieval.engines import Engine, Kind, build
 from likeness.retrieval.generation import Generation
 from likeness.retrieval.homes import NEEDS_KINDS, rank_homes
 from likeness.retrieval.index import Index
@@ -61,22 +62,29 @@ class Found(NamedTuple):
 
 
 class Finder:
-    """An open index with its model. Each search is of the newest generation, whoever changed it meanwhile."""
+    """An open index with its model. Each search is of the newest generation, whoever changed it meanwhile.
 
-    def __init__(self, index: Index, model: Model) -> None:
+    Threads may share one: photos are encoded side by side, searches wait for each other.
+
+    Args:
+        engine: What searches (``retrieval.engines.build``); made anew for each generation.
+    """
+
+    def __init__(self, index: Index, model: Model, engine: Kind = "exact") -> None:
         index.refuse_other(model.identity)
-        self.index, self.model = index, model
+        self.index, self.model, self._kind = index, model, engine
+        self._searching = RLock()
         self._take(index.newest())
 
     @classmethod
-    def open(cls, folder: Path | str) -> "Finder":
+    def open(cls, folder: Path | str, engine: Kind = "exact") -> "Finder":
         """The index in a folder.
 
         Raises:
             LikenessError: INDEX-MISSING, INDEX-MODEL, INDEX-DAMAGED, and what loading the model raises.
         """
         index = Index.open(Path(folder))
-        return cls(index, model_of(index))
+        return cls(index, model_of(index), engine)
 
     @property
     def title(self) -> str:
@@ -96,12 +104,15 @@ class Finder:
 
     def refresh(self) -> None:
         """Go on to the newest generation, if there is a newer one."""
-        if (newest := self.index.newest()).number != self.generation.number:
-            self._take(newest)
+        with self._searching:
+            if self.index.number() != self.generation.number:
+                self._take(self.index.newest())
 
     def _take(self, generation: Generation) -> None:
         self.generation = generation
-        self._engine = Exact(generation.codes, torch.from_numpy(generation.ids)) if len(generation) else None
+        self._engine: Engine | None = None
+        if len(generation):
+            self._engine = build(self._kind, generation.codes, torch.from_numpy(generation.ids))
 
     def find(
         self, pictures: Sequence[Picture], k: int, *, labels: Collection[str] = (), homes: Collection[str] = ()
@@ -114,10 +125,10 @@ class Finder:
         Raises:
             LikenessError: IMG-BAD, RETRIEVAL; INDEX-ID for a label or a home that the index has not.
         """
-        self.refresh()
         spent: dict[str, float] = {}
         codes = self._encoded(pictures, spent)
-        with _timed(spent, "search"):
+        with self._searching, _timed(spent, "search"):
+            self.refresh()
             return self._nearest(_pooled(codes), k, self._allowed(labels, homes), spent)
 
     def find_id(self, id: int, k: int, *, labels: Collection[str] = (), homes: Collection[str] = ()) -> Found:
@@ -126,17 +137,17 @@ class Finder:
         Raises:
             LikenessError: INDEX-ID where there is no such picture (any more).
         """
-        self.refresh()
-        row = int(self.generation.rows_of(np.array([id]))[0])
-        if row < 0:
-            raise LikenessError(
-                "INDEX-ID",
-                f"there is no picture {id} in the index.",
-                where=str(self.index.folder),
-                fix="It may have been removed meanwhile: search again.",
-            )
         spent: dict[str, float] = {}
-        with _timed(spent, "search"):
+        with self._searching, _timed(spent, "search"):
+            self.refresh()
+            row = int(self.generation.rows_of(np.array([id]))[0])
+            if row < 0:
+                raise LikenessError(
+                    "INDEX-ID",
+                    f"there is no picture {id} in the index.",
+                    where=str(self.index.folder),
+                    fix="It may have been removed meanwhile: search again.",
+                )
             allowed = self._allowed(labels, homes)
             allowed = torch.ones(self.size, dtype=torch.bool) if allowed is None else allowed
             allowed[row] = False
@@ -153,10 +164,10 @@ class Finder:
                 kinds of room, those of the query are voted by their neighbours.
             labels: Only pictures of these labels are compared.
         """
-        self.refresh()
         spent: dict[str, float] = {}
         codes = self._encoded(pictures, spent)
-        with _timed(spent, "search"):
+        with self._searching, _timed(spent, "search"):
+            self.refresh()
             nearest = self._nearest(_pooled(codes), 1, None, {})
             allowed = self._allowed(labels, ())
             rows = np.flatnonzero((self.generation.homes >= 0) & (True if allowed is None else allowed.numpy()))
@@ -169,21 +180,22 @@ class Finder:
             found = rank_homes(
                 codes, self.generation.codes[rows], homes, k, rule=rule, query_kinds=kinds, gallery_kinds=own
             )
-        matches = [
-            HomeMatch(self.generation.home_names[home], similarity, self._pictures(rows, at, cosines))
-            for home, similarity, at, cosines in zip(
-                found.homes.tolist(), found.similarities.tolist(), found.rows, found.cosines, strict=True
-            )
-        ]
+            matches = [
+                HomeMatch(self.generation.home_names[home], similarity, self._pictures(rows, at, cosines))
+                for home, similarity, at, cosines in zip(
+                    found.homes.tolist(), found.similarities.tolist(), found.rows, found.cosines, strict=True
+                )
+            ]
         return Found(matches, nearest.known, nearest.nearest, nearest.threshold, spent)
 
     def sample(self, count: int, labels: Collection[str] = ()) -> list[Match]:
         """Some pictures to begin with: always the same, of a generation."""
-        self.refresh()
-        allowed = self._allowed(labels, ())
-        rows = np.arange(self.size) if allowed is None else np.flatnonzero(allowed.numpy())
-        chosen = np.random.default_rng(0).choice(rows, min(count, len(rows)), replace=False)
-        return [self.match(int(row), 1.0) for row in chosen]
+        with self._searching:
+            self.refresh()
+            allowed = self._allowed(labels, ())
+            rows = np.arange(self.size) if allowed is None else np.flatnonzero(allowed.numpy())
+            chosen = np.random.default_rng(0).choice(rows, min(count, len(rows)), replace=False)
+            return [self.match(int(row), 1.0) for row in chosen]
 
     def match(self, row: int, similarity: float) -> Match:
         """A row of the generation as it is shown."""

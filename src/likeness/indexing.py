@@ -101,7 +101,7 @@ def add(
 def _features(model: Model, table: ImageTable, on_bad_image: str, store: str | None) -> Features:
     config = {
         "paths": {"store": store_of(model.card, store or os.environ.get("LIKENESS_STORE"))},
-        "extraction": asdict(configs.Extraction(memory_gb=0)),
+        "extraction": asdict(configs.Extraction(memory_gb=0.0)),
     }
     return features_of(table, config, model.extractor, on_bad_image)
 

@@ -81,16 +81,14 @@ def label(
     module, extractor, card = assembly.restore(assembly.checkpoint_path(config), config)
     config = assembly.as_trained(config, card)
     own = assembly.find_features(config, extractor)
-    _refuse_other_classes(own, card["classes"], run)
+    _refuse_other_classes(own, card.get("classes"), run)
     voters = _voters(FeatureData(own, 1, 0), split, k, module.encode)
     asked = assembly.features_of(table, config, extractor, on_bad_image)
-    codes = (
-        codes_of(module.encode, FeatureData(asked, 1, 0).split(UNLABELLED)) if len(asked.table) else voters.codes[:0]
-    )
+    rows = FeatureData(asked, 1, 0).split(UNLABELLED)
+    codes = codes_of(module.encode, rows) if len(rows) else voters.codes[:0]
     found = _nearest(codes, asked.keys, voters, own.keys, k)
-    votes = vote(
-        voters.labels[found.indices].masked_fill(found.similarities == -torch.inf, -1), found.similarities, weights
-    )
+    labels = voters.labels[found.indices].masked_fill(found.similarities == -torch.inf, -1)
+    votes = vote(labels, found.similarities, weights)
     return _ordered(asked, votes, found, card["classes"], voters, own)
 
 

@@ -16,7 +16,6 @@ from PIL import Image
 
 SIDE = 16  # what the tests' network gets, so that pictures of this size are not resized
 WHITE, GREY = (255, 255, 255), (128, 128, 128)
-PILLOW_12 = PIL.__version__.startswith("12.")  # reads two kinds of TIFF less: they are refused
 Colour = tuple[int, int, int]
 TRUNCATED, NO_IMAGE, TOO_LARGE, MODE, SHAPE, FORMAT = (
     "IMG-TRUNCATED", "IMG-NOT-IMAGE", "IMG-TOO-LARGE", "IMG-MODE", "IMG-SHAPE", "IMG-FORMAT",
@@ -55,8 +54,11 @@ def flat(kind: str, name: str, data: bytes, colour: Colour) -> Picture:
     return Picture(kind, name, data, shows=(colour,) * 4)
 
 
-def since_13(picture: Picture) -> Picture:
-    return picture._replace(code=TRUNCATED, shows=None) if PILLOW_12 else picture
+def since_pillow_13(picture: Picture, before: str) -> Picture:
+    """What Pillow could not read before is refused with the code ``before``."""
+    if int(PIL.__version__.partition(".")[0]) >= 13:
+        return picture
+    return picture._replace(code=before, shows=None)
 
 
 def encoded(image: Image.Image, format: str = "PNG", **options: object) -> bytes:
@@ -287,8 +289,8 @@ def modes() -> Iterator[Picture]:
     inks = encoded(plain("CMYK", (100, 127, 127, 51)), "JPEG", quality=100)
     adobe = inks.index(b"Adobe") + 11
     yield flat("YCCK", "ycck.jpg", inks[:adobe] + b"\2" + inks[adobe + 1 :], (80, 80, 80))
-    video = encoded(plain("YCbCr", (100, 128, 128)), "TIFF")
-    yield since_13(flat("YCbCr", "plain.tif", video, (100, 100, 100)))
+    picture = flat("YCbCr", "plain.tif", encoded(plain("YCbCr", (100, 128, 128)), "TIFF"), (100, 100, 100))
+    yield since_pillow_13(picture, TRUNCATED)
     yield flat("RGB in a JPEG", "rgb.jpg", encoded(plain("RGB", (10, 20, 30)), "JPEG", keep_rgb=True), (10, 20, 30))
     yield from _palettes()
     yield from _transparent()
@@ -331,7 +333,8 @@ def _transparent() -> Iterator[Picture]:
     associated = tiff({258: (8,) * 4, 262: 2, 277: 4, 338: 1}, bytes([20, 0, 51, 51]) * SIDE**2)
     yield flat("alpha, premultiplied", "rgba_premultiplied.tif", associated, (224, 204, 255))
     associated = tiff({258: (8, 8), 262: 1, 277: 2, 338: 1}, bytes([20, 51]) * SIDE**2)
-    yield since_13(flat("alpha, premultiplied", "grey_premultiplied.tif", associated, (224, 224, 224)))
+    picture = flat("alpha, premultiplied", "grey_premultiplied.tif", associated, (224, 224, 224))
+    yield since_pillow_13(picture, TRUNCATED)
     key = encoded(plain("RGB", (10, 20, 30)), transparency=(10, 20, 30))
     yield flat("clear colour", "key.png", key, WHITE)
     yield flat("clear colour", "grey_key.png", encoded(plain("L", 77), transparency=77), WHITE)

@@ -30,7 +30,7 @@ class Recall(NamedTuple):
     Attributes:
         interval: Wilson's for as many trials as queries. The neighbours of one query are not independent, so it is
             rather too wide than too narrow.
-        sample: Positions of the rows that were asked; none of them meets itself.
+        sample: Positions of the rows that were asked, before the engine held them.
     """
 
     k: int
@@ -43,7 +43,7 @@ class Facts(NamedTuple):
 
     Attributes:
         exact: Whether its neighbours are always those of ``retrieval.neighbours``.
-        seconds: Of making it, without what measured its recall.
+        seconds: Of making it, tuned.
         bytes: What it holds beside the codes.
         settings: What it was made with, and searches with.
         recall: None for an exact one.
@@ -175,29 +175,10 @@ def sampled(rows: int, size: int, seed: int) -> Int64[Tensor, "s"]:
     return drawn.sort().values
 
 
-def recall_of(engine: Engine, codes: Float[Tensor, "n d"], truth: "Truth") -> Recall:
-    """What part of the true neighbours of the sampled rows the engine finds."""
-    found = engine.search(codes[truth.sample], truth.k + 1)
-    others = found.indices != truth.sample[:, None]
-    others[:, -1] &= ~others.all(1)  # a row that does not find itself gets no neighbour more for it
-    hits = ((found.similarities >= truth.least[:, None]) & others).sum(1)
-    n, value = len(hits), int(hits.sum()) / (len(hits) * truth.k)
-    return Recall(truth.k, wilson(round(value * n), n)._replace(value=value), truth.sample)
-
-
-class Truth(NamedTuple):
-    """The similarity of the k-th nearest other row of each sampled one."""
-
-    k: int
-    sample: Int64[Tensor, "s"]
-    least: Float[Tensor, "s"]
-
-
-def truth_of(codes: Float[Tensor, "n d"], ids: Int[Tensor, "n"], k: int, sample: Int64[Tensor, "s"]) -> Truth:
-    """By exact search; ``k`` is at most the number of other rows."""
-    gallery = Gallery(codes, ids, keep=False)
-    found = gallery.neighbours(codes[sample], k, query_ids=ids[sample])
-    return Truth(k, sample, found.similarities[:, -1])
+def recall_of(hits: Bool[Tensor, "s k"], sample: Int64[Tensor, "s"]) -> Recall:
+    """Of queries each of whose columns says whether a neighbour was found that is as near as the last true one."""
+    n, value = len(hits), int(hits.sum()) / hits.numel()
+    return Recall(hits.shape[1], wilson(round(value * n), n)._replace(value=value), sample)
 
 
 def need(package: str, extra: str) -> None:

@@ -2,8 +2,8 @@
 
 Flat is proved query by query: no row that was left out has a greater product than the last candidate's, so it cannot
 reach the k-th cosine where that is further above than float32 can err. Where it is not (duplicates, ties), all rows
-above that margin are looked at. IVF and HNSW look at a part of the rows; how much is tuned to a recall, and the recall
-that is stated is of other queries than those that tuned it.
+above that margin are looked at. IVF and HNSW look at a part of the rows. How much is tuned to a recall by rows that are
+not in the index yet, and the recall that is stated is that of others: to itself a row finds its way too easily.
 """
 
 import time
@@ -27,7 +27,6 @@ from likeness.retrieval.engines import (
     recall_of,
     sampled,
     slack,
-    truth_of,
 )
 from likeness.retrieval.neighbours import Gallery, Neighbours, no_keys, read_keys
 from likeness.retrieval.rows import BLOCK, Rows, blocks, places, refuse_twice, refuse_zero
@@ -48,8 +47,8 @@ class Faiss:
         kind: ``flat`` looks at every row and gives the exact neighbours, ``ivf`` at the rows of the nearest lists,
             ``hnsw`` at what a walk along a graph meets.
         k: Of the recall that is tuned and stated.
-        recall: To tune to; where the greatest effort does not reach it, what was reached is stated all the same.
-        sample: Rows that tune, and as many others that the stated recall is of.
+        recall: To tune to. Where more effort does not help, as with hundreds of equal rows in a graph, less is stated.
+        sample: Rows that tune, and as many others that the stated recall is of; together a quarter of all at most.
         oversampling: Candidates for each neighbour asked for.
         threads: Of FAISS; as many as torch's when left out.
 
@@ -78,15 +77,20 @@ class Faiss:
         refuse_twice(ascending)
         self.place = places(self.rows.ids, ascending)
         self.kind, self.oversampling, self.threads = kind, oversampling, threads or torch.get_num_threads()
-        with _threads(self.threads):
-            self.index, settings = _built(kind, self.rows, seed)
+        held = sampled(len(codes), 0 if kind == "flat" else min(2 * sample, len(codes) // 4), seed)
+        rest = torch.ones(len(codes), dtype=torch.bool).index_fill_(0, held, False)
+        first, reached = rest.nonzero()[:, 0], None
+        self.position = torch.cat([first, held])  # of each row of the index
         self.effort = _LEAST_EFFORT if kind == "hnsw" else 1
-        seconds, held = time.perf_counter() - started, _bytes(kind, self.index, self.rows)
-        self.facts = Facts(f"faiss-{kind}", kind == "flat", len(codes), seconds, held, settings)
-        if kind != "flat" and len(codes) > 1:
-            reached = self._tune(codes, ids, min(k, len(codes) - 1), recall, sampled(len(codes), 2 * sample, seed))
-            effort = {"nprobe" if kind == "ivf" else "ef_search": self.effort}
-            self.facts = self.facts._replace(settings=settings | effort, recall=reached)
+        with _threads(self.threads):
+            self.index, settings = _empty(kind, self.rows, first, seed)
+            self._add(first)
+            if len(held) > 1:
+                reached = self._tune(min(k, len(first)), recall, held, rest)
+                settings["nprobe" if kind == "ivf" else "ef_search"] = self.effort
+            self._add(held)
+        seconds, holds = time.perf_counter() - started, _bytes(kind, self.index, self.rows)
+        self.facts = Facts(f"faiss-{kind}", kind == "flat", len(codes), seconds, holds, settings, reached)
 
     def search(self, queries: Float[Tensor, "q d"], k: int, allowed: Bool[Tensor, "n"] | None = None) -> Neighbours:
         columns, asked = how_many(k, len(self.rows), allowed), comparable(queries, self.rows)
@@ -97,7 +101,7 @@ class Faiss:
             return _exactly(self.rows, queries, columns, allowed)
         find = self._proved if self.kind == "flat" else self._probable
         with _threads(self.threads):
-            keys = find(asked, columns, count, _chosen(allowed))
+            keys = find(asked, columns, count, self._chosen(allowed))
         short = (keys == no_keys(1, 1, keys.device)).any(1)
         found = as_neighbours(keys.masked_fill(short[:, None], 0), self.order)
         if short.any():
@@ -111,14 +115,14 @@ class Faiss:
         params, unit_qd = faiss.SearchParameters(sel=chosen), asked.unit().float().numpy()
         depth = min(count, k * self.oversampling)
         product, candidates = map(torch.from_numpy, self.index.search(unit_qd, depth, params=params))
-        keys = ranked(asked, self.rows, self.place, candidates, k)
+        keys = self._ranked(asked, candidates, k)
         if depth == count:
             return keys
         reach_q = read_keys(keys[:, -1])[0] - slack(unit_qd.shape[1])
         for query in (product[:, -1] >= reach_q).nonzero()[:, 0].tolist():
             at = slice(query, query + 1)
             *_, rows = self.index.range_search(unit_qd[at], float(reach_q[query]), params=params)
-            keys[at] = ranked(asked.take(at), self.rows, self.place, torch.from_numpy(rows)[None], k)
+            keys[at] = self._ranked(asked.take(at), torch.from_numpy(rows)[None], k)
         return keys
 
     def _probable(self, asked: Rows, k: int, count: int, chosen: Any) -> Int64[Tensor, "q k"]:
@@ -131,40 +135,61 @@ class Faiss:
         else:
             params = faiss.SearchParametersHNSW(sel=chosen, efSearch=max(effort, depth))
         _, candidates = self.index.search(asked.unit().float().numpy(), depth, params=params)
-        return ranked(asked, self.rows, self.place, torch.from_numpy(candidates), k)
+        return self._ranked(asked, torch.from_numpy(candidates), k)
 
-    def _tune(
-        self, codes: Float[Tensor, "n d"], ids: Int[Tensor, "n"], k: int, recall: float, sample: Int64[Tensor, "s"]
-    ) -> Recall:
-        """Doubles the effort until half of the sample is found well enough; says how the other half is."""
-        tuning, stating = (truth_of(codes, ids, k, part) for part in (sample[::2], sample[1::2]))
-        most = self.index.nlist if self.kind == "ivf" else min(len(codes), _MOST_EFFORT)
-        while recall_of(self, codes, tuning).interval.value < recall and self.effort < most:
+    def _tune(self, k: int, recall: float, held: Int64[Tensor, "h"], rest: Bool[Tensor, "n"]) -> Recall:
+        """Doubles the effort until half of what is held back finds enough, or no more; says how the other half does."""
+        true = Gallery(self.rows.codes, self.rows.ids, keep=False).neighbours(self.rows.codes[held], k, allowed=rest)
+        least_h, asked, count = true.similarities[:, -1:], self.rows.take(held), int(rest.sum())
+
+        def hits(half: slice) -> Bool[Tensor, "s k"]:
+            return read_keys(self._probable(asked.take(half), k, count, None))[0] >= least_h[half]
+
+        most = self.index.nlist if self.kind == "ivf" else min(count, _MOST_EFFORT)
+        tuning, stating = slice(0, None, 2), slice(1, None, 2)
+        found, before = float(hits(tuning).float().mean()), 0.0
+        while before < found < recall and self.effort < most:
             self.effort = min(2 * self.effort, most)
-        return recall_of(self, codes, stating)
+            found, before = float(hits(tuning).float().mean()), found
+        return recall_of(hits(stating), held[stating])
+
+    def _ranked(self, asked: Rows, candidates: Int64[Tensor, "q c"], k: int) -> Int64[Tensor, "q k"]:
+        position_qc = torch.where(candidates < 0, -1, self.position[candidates.clamp(min=0)])
+        return ranked(asked, self.rows, self.place, position_qc, k)
+
+    def _chosen(self, allowed: Bool[Tensor, "n"] | None) -> Any:
+        """A filter as FAISS takes it: a bit a row of the index."""
+        if allowed is None:
+            return None
+        import faiss
+        import numpy as np
+
+        bits = np.packbits(allowed.index_select(0, self.position).numpy(), bitorder="little")
+        return faiss.IDSelectorBitmap(bits)
+
+    def _add(self, positions: Int64[Tensor, "m"]) -> None:
+        for block in blocks(len(positions), 64 * BLOCK) if len(positions) else ():  # never all of them in float64
+            self.index.add(self.rows.unit(positions[block]).float().numpy())
 
 
-def _built(kind: str, rows: Rows, seed: int) -> tuple[Any, dict[str, int | float]]:
+def _empty(kind: str, rows: Rows, fitted: Int64[Tensor, "m"], seed: int) -> tuple[Any, dict[str, int | float]]:
+    """An index without rows, fitted to some of these where its kind is."""
     import faiss
 
-    count, width = rows.codes.shape
-    settings: dict[str, int | float] = {}
+    count, width = len(fitted), rows.codes.shape[1]
     if kind == "flat":
-        index = faiss.IndexFlatIP(width)
-    elif kind == "hnsw":
+        return faiss.IndexFlatIP(width), {}
+    if kind == "hnsw":
         index = faiss.IndexHNSWFlat(width, _LINKS, faiss.METRIC_INNER_PRODUCT)
         index.hnsw.efConstruction = _BUILD_EFFORT
-        settings = {"links": _LINKS, "ef_construction": _BUILD_EFFORT}
-    else:
-        lists = max(1, min(round(_LISTS * count**0.5), count // _ROWS_A_LIST))
-        index = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, lists, faiss.METRIC_INNER_PRODUCT)
-        index.cp.seed, index.cp.min_points_per_centroid = seed, 1
-        settings = {"lists": lists}
-        if count:
-            index.train(rows.unit(sampled(count, _ROWS_A_LIST_FITTED * lists, seed)).float().numpy())
-    for block in blocks(count, 64 * BLOCK) if count else ():  # so that never all are there in float64
-        index.add(rows.unit(block).float().numpy())
-    return index, settings
+        return index, {"links": _LINKS, "ef_construction": _BUILD_EFFORT}
+    lists = max(1, min(round(_LISTS * count**0.5), count // _ROWS_A_LIST))
+    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(width), width, lists, faiss.METRIC_INNER_PRODUCT)
+    index.cp.seed, index.cp.min_points_per_centroid = seed, 1
+    if count:
+        some = fitted[sampled(count, _ROWS_A_LIST_FITTED * lists, seed)]
+        index.train(rows.unit(some).float().numpy())
+    return index, {"lists": lists}
 
 
 def _bytes(kind: str, index: Any, rows: Rows) -> int:
@@ -172,17 +197,6 @@ def _bytes(kind: str, index: Any, rows: Rows) -> int:
     if kind == "ivf":
         return held + 8 * len(rows) + 4 * index.nlist * rows.codes.shape[1]
     return held + (4 * index.hnsw.neighbors.size() + 12 * len(rows) if kind == "hnsw" else 0)
-
-
-def _chosen(allowed: Bool[Tensor, "n"] | None) -> Any:
-    """A filter as FAISS takes it: a bit a row."""
-    if allowed is None:
-        return None
-    import faiss
-    import numpy as np
-
-    bits = np.packbits(allowed.numpy(), bitorder="little")
-    return faiss.IDSelectorBitmap(bits)
 
 
 def _exactly(rows: Rows, queries: Float[Tensor, "q d"], k: int, allowed: Bool[Tensor, "n"] | None) -> Neighbours:

@@ -154,6 +154,10 @@ class Index:
             fix="Use the model that the index was made with (it lies beside index.json), or make another index.",
         )
 
+    def number(self) -> int:
+        """Of its newest generation, 0 where there is none."""
+        return max(_numbers(self.folder), default=0)
+
     def newest(self) -> Generation:
         """Its state now.
 

@@ -1,0 +1,173 @@
+"""Pictures and homes found in an index: from photos to what a user reads, through the commands they type."""
+
+import json
+
+import numpy as np
+import pytest
+import small_model
+from PIL import Image
+
+from likeness import indexing
+from likeness.app import main
+from likeness.errors import LikenessError
+from likeness.finding import Finder
+from likeness.heads.linear import Identity
+from likeness.retrieval.index import Index
+
+COLOURS = {"bath": (40, 60, 220), "kitchen": (220, 60, 40)}
+
+
+@pytest.fixture(scope="session")
+def model():
+    return small_model.modelled(Identity, scaling="none")
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Of three homes a blue and a red picture each, ``KIND/home1-a.png``; the homes differ in brightness."""
+    for kind, colour in COLOURS.items():
+        for home in (1, 2, 3):
+            path = tmp_path / "photos" / kind / f"home{home}-a.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            rng = np.random.default_rng(home + 10 * len(kind))
+            noise = rng.integers(0, 30, (20, 20, 3))
+            Image.fromarray((np.array(colour) // 4 * home + noise).astype(np.uint8)).save(path)
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def finder(tmp_path, photos, model, monkeypatch):
+    monkeypatch.setattr(indexing, "model_of", lambda index: model)
+    monkeypatch.setenv("LIKENESS_STORE", str(tmp_path / "store"))
+    card = {**model.card, "store": str(tmp_path / "store"), "fingerprint": model.extractor.fingerprint}
+    object.__setattr__(model, "card", card)
+    index = Index.create(tmp_path / "index", model.identity, model.width, {"title": "small"})
+    indexing.add(index, [photos], home_pattern=r"home\d")
+    return Finder(index, model)
+
+
+def names(found) -> list[str]:
+    return [f"{match.label} {match.home}" for match in found.matches]
+
+
+def test_a_picture_finds_itself_first_and_its_kind_next(finder, photos):
+    found = finder.find([photos / "bath" / "home2-a.png"], 3)
+    assert names(found)[0] == "bath home2"
+    assert found.matches[0].similarity == pytest.approx(1.0)
+    assert {match.label for match in found.matches} == {"bath"}
+    assert found.known is None, "no threshold was calibrated"
+    assert set(found.milliseconds) == {"decode", "forward", "head", "search"}
+    with Image.open(photos / "bath" / "home2-a.png") as image:
+        assert names(finder.find([image.copy()], 3)) == names(found)
+
+
+def test_the_order_is_that_of_cosines_in_float64(finder, photos):
+    query = finder.model.encode([photos / "kitchen" / "home1-a.png"]).astype(np.float64)[0]
+    codes = finder.generation.codes.numpy().astype(np.float64)
+    cosines = codes @ query / np.linalg.norm(codes, axis=1) / np.linalg.norm(query)
+    found = finder.find([photos / "kitchen" / "home1-a.png"], 6)
+    assert [match.id for match in found.matches] == np.argsort(-cosines, kind="stable").tolist()
+    assert [match.similarity for match in found.matches] == pytest.approx(sorted(cosines, reverse=True), abs=1e-6)
+
+
+def test_another_engine_finds_the_same(finder, photos):
+    pytest.importorskip("faiss", reason="faiss is not installed (the faiss extra has it)")
+    query = [photos / "kitchen" / "home1-a.png"]
+    flat = Finder(finder.index, finder.model, "flat")
+    assert flat.find(query, 6).matches == finder.find(query, 6).matches
+
+
+def test_filters_leave_what_they_name(finder, photos):
+    red = photos / "kitchen" / "home1-a.png"
+    assert {match.label for match in finder.find([red], 6, labels=["bath"]).matches} == {"bath"}
+    assert set(names(finder.find([red], 6, homes=["home3"]))) == {"bath home3", "kitchen home3"}
+    assert names(finder.find([red], 6, labels=["bath"], homes=["home3"])) == ["bath home3"]
+    with pytest.raises(LikenessError, match=r"INDEX-ID(.|\n)*no label attic(.|\n)*bath, kitchen"):
+        finder.find([red], 6, labels=["attic"])
+
+
+def test_a_row_finds_the_others(finder):
+    first = finder.find_id(0, 6)
+    assert 0 not in [match.id for match in first.matches]
+    assert len(first.matches) == 5
+    with pytest.raises(LikenessError, match="INDEX-ID"):
+        finder.find_id(99, 1)
+
+
+def test_a_home_finds_itself(finder, photos):
+    home = [photos / kind / "home2-a.png" for kind in COLOURS]
+    for rule in ("mean", "best_pair", "by_kind", "assignment"):
+        found = finder.find_homes(home, 2, rule=rule)
+        assert found.matches[0].home == "home2", rule
+        assert {match.label for match in found.matches[0].pictures} == {"bath", "kitchen"}, rule
+        assert found.matches[0].similarity == pytest.approx(1.0), rule
+
+
+def test_a_change_is_seen_by_a_finder_that_is_open(finder, photos):
+    Index.open(finder.index.folder).remove(homes=["home2"])
+    assert "bath home2" not in names(finder.find([photos / "bath" / "home2-a.png"], 6))
+    assert finder.size == 4
+
+
+def test_an_empty_index_finds_nothing(tmp_path, model, photos):
+    empty = Finder(Index.create(tmp_path / "none", model.identity, model.width), model)
+    assert empty.find([photos / "bath" / "home1-a.png"], 3).matches == []
+    assert empty.find_homes([photos / "bath" / "home1-a.png"], 3).matches == []
+    assert empty.sample(4) == []
+
+
+def test_what_is_like_nothing_is_told_by_a_threshold_from_held_out_pictures(finder, photos, tmp_path):
+    held_out = tmp_path / "held" / "bath"
+    held_out.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for number in range(20):
+        pixels = np.array(COLOURS["bath"]) // 4 * 2 + rng.integers(0, 30, (20, 20, 3))
+        Image.fromarray(pixels.astype(np.uint8)).save(held_out / f"{number}.png")
+    threshold = indexing.calibrated(finder.index, [held_out], rate=0.1)
+    assert (threshold.rate, threshold.n) == (0.1, 20)
+    assert finder.find([held_out / "0.png"], 1).threshold == threshold.value
+    scores = [finder.find([path], 1).nearest for path in sorted(held_out.iterdir())]
+    assert sum(score < threshold.value for score in scores) == 1, "floor(0.1 * 21) = 2 of them are not above it"
+    with pytest.raises(LikenessError, match="6 of 6 pictures to calibrate on are in the index"):
+        indexing.calibrated(finder.index, [photos])
+
+
+def test_near_duplicates_are_pairs_that_are_told_once(finder):
+    pairs = indexing.near_duplicates(finder.generation, above=-1.0)
+    assert len({(pair.one, pair.other) for pair in pairs}) == len(pairs)
+    assert all(pair.one < pair.other for pair in pairs)
+    assert [pair.similarity for pair in pairs] == sorted((pair.similarity for pair in pairs), reverse=True)
+    assert indexing.near_duplicates(finder.generation, above=1.1) == []
+
+
+def test_codes_of_another_model_are_refused(finder, model):
+    with pytest.raises(LikenessError, match="INDEX-MODEL"):
+        Finder(finder.index, model.frozen())
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["index", "info", "nowhere"], "INDEX-MISSING"),
+        (["index", "add", "nowhere"], "name pictures"),
+        (["index", "remove", "nowhere"], "name what is to leave"),
+        (["query", "a.jpg", "--index", "nowhere"], "INDEX-MISSING"),
+        (["query", "a.jpg", "--index", "nowhere", "-k", "0"], "at least 1"),
+    ],
+)
+def test_a_wrong_command_is_refused_in_words(words, told, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code
+    assert told in capsys.readouterr().err
+
+
+def test_removal_and_facts_by_command(finder, capsys):
+    folder = str(finder.index.folder)
+    main(["index", "remove", folder, "--home", "home1"])
+    assert "2 pictures removed; 4 are left" in capsys.readouterr().out
+    main(["index", "info", folder, "--json"])
+    assert json.loads(capsys.readouterr().out)["kinds"] == {"bath": 2, "kitchen": 2}
+    main(["index", "verify", folder])
+    assert "4 pictures, every byte as it was written" in capsys.readouterr().out
