@@ -72,7 +72,7 @@ def main() -> None:
         for size in sizes:
             rows += in_a_process(size, run, photos, words)
             written(rows)  # the largest gallery takes longer than all before it
-    sys.stdout.write(written([*rows, *of_the_index(given.largest)]))
+    sys.stdout.write(written(rows))
 
 
 def written(rows: Sequence[Row]) -> str:
@@ -211,11 +211,6 @@ def timed(
     for way, each in seconds.items():
         row: Row = {"task": task, "way": way, "ms": 1e3 * median(each) / calls, "spread": spread(each)}
         yield {**row, f"× {base}": ratio(seconds, way, base), "seconds": each}
-
-
-def of_the_index(largest: int) -> list[Row]:
-    """Rows that the index itself takes up and gives away a second: none while there is no index to ask."""
-    return []
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:

@@ -134,7 +134,7 @@ def _thumbnail(path: Path, model: Model) -> bytes:
     try:
         image = model.extractor.decoder.decode(path.read_bytes(), at_least=_LONGER_SIDE).image
     except (OSError, BadImage) as error:
-        log.warning("[DATA-CHANGED] no thumbnail of %s: %s", readable(path), error)
+        log.warning("no thumbnail of %s, which has changed since it was looked at: %s", readable(path), error)
         return b""
     image.thumbnail((_LONGER_SIDE, _LONGER_SIDE), Image.Resampling.LANCZOS)
     packed = io.BytesIO()

@@ -86,6 +86,7 @@ class Segment:
 
     def __init__(self, path: Path, model: str) -> None:
         self.sealed = unseal(path)
+        self._texts: dict[str, Texts] = {}
         if self.sealed.facts.get("model") != model or self.sealed.facts.get("schema") != str(SCHEMA):
             raise Damaged(f"{path.name} holds no rows of this index")
         self.length = self.sealed.rows(_ROWS)
@@ -109,8 +110,8 @@ class Segment:
         return self.sealed.tensor(name)
 
     def texts(self, name: str) -> Texts:
-        found = Texts(self.sealed.tensor(name), self.sealed.tensor(f"{name}_ends"))
-        return self._whole(found, name)
+        self.sealed.tensor(name)
+        return self._laid_out(name)
 
     def names(self, of: str) -> list[str]:
         """The names that the numbers in ``labels`` or ``homes`` stand for."""
@@ -119,17 +120,20 @@ class Segment:
 
     def picture(self, row: int) -> bytes:
         """Of one row; only its own bytes are read, and checked by their CRC-32."""
-        ends = self.sealed.tensor("pictures_ends")
-        found = self._whole(Texts(self.sealed.unverified("pictures"), ends), "pictures")[row]
+        found = self._laid_out("pictures")[row]
         if zlib.crc32(found) != self.sealed.tensor("picture_sums")[row]:
             raise Damaged(f"{self.name}: the picture of row {row} fails its checksum")
         return found
 
-    def _whole(self, found: Texts, name: str) -> Texts:
-        steps = np.diff(found.ends, prepend=0)
-        if (steps < 0).any() or (found.ends[-1] if len(found) else 0) != len(found.content):
-            raise Damaged(f"{self.name}: {name} do not fit their lengths")
-        return found
+    def _laid_out(self, name: str) -> Texts:
+        """Texts that end where their content does; their content is not verified here."""
+        if name not in self._texts:
+            found = Texts(self.sealed.unverified(name), self.sealed.tensor(f"{name}_ends"))
+            steps = np.diff(found.ends, prepend=0)
+            if (steps < 0).any() or (found.ends[-1] if len(found) else 0) != len(found.content):
+                raise Damaged(f"{self.name}: {name} do not fit their lengths")
+            self._texts[name] = found
+        return self._texts[name]
 
 
 class Part(NamedTuple):

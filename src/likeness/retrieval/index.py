@@ -213,12 +213,14 @@ class Index:
             before = self.newest()
             rows = before.rows_of(np.asarray(ids, np.int64))
             missing = [f"id {number}" for number, row in zip(ids, rows, strict=True) if row < 0]
-            names = {name: number for number, name in enumerate(before.home_names)}
+            names = {name: number for number, name in enumerate(before.home_names)} if homes else {}
             missing += [f"home {name}" for name in homes if name not in names]
             if missing:
                 raise _not_here(missing, self.folder)
-            of_homes = np.flatnonzero(np.isin(before.homes, [names[name] for name in homes]))
-            return self._commit(before, before.without(np.union1d(rows, of_homes)))
+            if homes:
+                of_homes = np.flatnonzero(np.isin(before.homes, [names[name] for name in homes]))
+                rows = np.union1d(rows, of_homes)
+            return self._commit(before, before.without(np.unique(rows)))
 
     def calibrate(self, threshold: dict[str, Any] | None) -> Generation:
         """A generation with this threshold of rejection, which is kept until another is given."""
