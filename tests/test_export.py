@@ -296,7 +296,7 @@ def test_the_command_writes_both_formats(run, graph, tmp_path, monkeypatch):
     done = called("export", f"run={run}", f"out={tmp_path / 'shoes.v2'}", "format=safetensors,onnx")
     assert done.code == 0, done.err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["shoes.v2.onnx", "shoes.v2.safetensors"]
-    assert "from torch's codes: 2.5e-06 at most, of cosine 0.9999998 or more" in done.out
+    assert "off by 2.5e-06 of the largest number at most, cosine 0.9999998 or more" in done.out
     done = called("export", f"run={tmp_path / 'shoes.v2.safetensors'}", f"out={tmp_path / 'other.onnx'}")
     assert done.code == 0, done.err
     assert (tmp_path / "other.onnx").is_file()

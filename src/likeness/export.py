@@ -43,7 +43,7 @@ def export(run: Path, out: Path, formats: Sequence[str], weights: str | None = N
     if path := paths.get("onnx"):
         difference, cosine = onnx_file.write(model, card, path)
         yield f"{path}  {path.stat().st_size:,} bytes"
-        yield f"  from torch's codes: {difference:.1e} at most, of cosine {cosine:.7f} or more"
+        yield f"  against torch: off by {difference:.1e} of the largest number at most, cosine {cosine:.7f} or more"
 
 
 def _refuse_copy(run: Path, formats: Sequence[str]) -> None:

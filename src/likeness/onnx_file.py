@@ -55,7 +55,8 @@ def write(model: Model, card: Mapping[str, Any], path: Path) -> tuple[float, flo
     Its metadata say how a picture becomes that square, and hold the card.
 
     Returns:
-        The largest difference from torch's codes of the same pixels, and the smallest cosine with them.
+        The largest difference from torch's codes of the same pixels, as a part of their largest number, and the
+        smallest cosine with them.
 
     Raises:
         LikenessError: BACKBONE when there is no such graph of this model, or it gives other codes; DISK, STORE-PERM.
