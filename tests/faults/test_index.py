@@ -94,7 +94,7 @@ class Changes(RuleBasedStateMachine):
         near = (
             Exact(found.codes, torch.from_numpy(found.ids)).search(torch.from_numpy(query)[None], k) if codes else None
         )
-        assert ([] if near is None else found.ids[near.indices[0]].tolist()) == by_the_book(query, codes, k)
+        assert ([] if near is None else found.ids[near.indices[0].numpy()].tolist()) == by_the_book(query, codes, k)
 
     @invariant()
     def the_same_is_there(self) -> None:
