@@ -62,6 +62,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _say(*lines: object) -> None:
+    """Lines of plain text, as they are."""
+    from likeness.console import terminal
+
+    for line in lines:
+        terminal().print(str(line), soft_wrap=True, markup=False, highlight=False)
+
+
 def _add_with_options(
     commands: Any, do: Callable[..., None], brief: str, told: str, options: Sequence["Option"], usage: str
 ) -> argparse.ArgumentParser:
@@ -93,13 +101,12 @@ def _add_weights(commands: Any) -> None:
 def _convert(given: argparse.Namespace) -> None:
     from safetensors import safe_open
 
-    from likeness.console import terminal
     from likeness.features.convert import convert
 
     path = convert(given.file, given.out)
     with safe_open(path, "np") as file:
         lines = converted_lines(path, file.metadata(), file.keys())
-    terminal().print("\n".join(lines), soft_wrap=True, markup=False, highlight=False)
+    _say(*lines)
 
 
 def converted_lines(path: Path, facts: Mapping[str, str], tensors: Collection[str]) -> Iterator[str]:
@@ -148,11 +155,10 @@ def _sweep_retry(given: argparse.Namespace) -> None:
 
 
 def _sweep_rm(given: argparse.Namespace) -> None:
-    from likeness.console import terminal
     from likeness.runs.sweep import remove_jobs
 
     removed = remove_jobs(given.folder, given.all)
-    terminal().print(f"{removed} jobs removed from {given.folder}", soft_wrap=True, markup=False, highlight=False)
+    _say(f"{removed} jobs removed from {given.folder}")
 
 
 def _values(text: str, read: Callable[[str], Any]) -> tuple[Any, ...]:
@@ -262,10 +268,9 @@ def _extract(given: argparse.Namespace) -> None:
     config = checked(cfg)
 
     from likeness import assembly
-    from likeness.console import terminal
 
     if done := assembly.fill_store(config, number, of):
-        terminal().print(filled_line(*done, number, of), soft_wrap=True, markup=False, highlight=False)
+        _say(filled_line(*done, number, of))
 
 
 def filled_line(filled: Any, store: Path, number: int, of: int) -> str:
@@ -348,11 +353,10 @@ def _export(given: argparse.Namespace) -> None:
     named = out.suffix.removeprefix(".")
     formats = asked.format or (named if named in _FORMATS else _FORMATS[0],)
 
-    from likeness.console import terminal
     from likeness.export import export
 
     for line in export(asked.run, out.with_suffix("") if named in _FORMATS else out, formats, asked.weights):
-        terminal().print(line, soft_wrap=True, markup=False, highlight=False)
+        _say(line)
 
 
 def _suffix(text: str) -> Path:
@@ -393,14 +397,11 @@ def _add_embed(commands: Any) -> None:
 
 
 def _embed(given: argparse.Namespace) -> None:
-    named = [word for word in given.words if "=" in word and not Path(word).exists()]
-    asked = options_of("embed", _EMBED, named)
-    places = [Path(word) for word in given.words if word not in named]
+    places, asked = _pictures_and_options("embed", _EMBED, given.words)
     faults = [] if places else ["FOLDER or FILE: missing, name pictures"]
     faults += [] if bool(asked.run) != bool(asked.model) else ["run, model: give one of them"]
     _refuse("embed", faults)
 
-    from likeness.console import terminal
     from likeness.embedding import embed
 
     told = embed(
@@ -413,7 +414,7 @@ def _embed(given: argparse.Namespace) -> None:
         store=asked.store,
         weights=asked.weights,
     )
-    terminal().print(told, soft_wrap=True, markup=False, highlight=False)
+    _say(told)
 
 
 _LABEL = (
@@ -449,19 +450,16 @@ the run's gets a label all the same."""
 
 
 def _label(given: argparse.Namespace) -> None:
-    named = [word for word in given.words if "=" in word and not Path(word).exists()]
-    asked = options_of("label", _LABEL, named)
-    places = [Path(word) for word in given.words if word not in named]
+    places, asked = _pictures_and_options("label", _LABEL, given.words)
     faults = [] if places else ["FOLDER or FILE: missing, name pictures"]
     _refuse("label", faults + ([f"out: {asked.out} is a folder, not a file"] if asked.out.is_dir() else []))
 
     from likeness import labelling
-    from likeness.console import terminal
 
     options = {name: getattr(asked, name) for name in ("k", "weights", "split", "on_bad_image")}
     found = labelling.label(places, asked.run, **options)
     labelling.write_labels(found, asked.out)
-    terminal().print(labelling.told(found, asked.out), soft_wrap=True, markup=False, highlight=False)
+    _say(labelling.told(found, asked.out))
 
 
 _REPORT = (Option("out", Path, "FILE", "where to; when left out FOLDER/sweep.html, of several folders ./sweep.html"),)
@@ -482,10 +480,9 @@ def _report(given: argparse.Namespace) -> None:
     path = asked.out or (folders[0] if len(folders) == 1 else Path()) / "sweep.html"
     _refuse("report", [f"out: {path} is a folder, not a file"] if path.is_dir() else [])
 
-    from likeness.console import terminal
     from likeness.reports.page import write_page
 
-    terminal().print(write_page(folders, path), soft_wrap=True, markup=False, highlight=False)
+    _say(write_page(folders, path))
 
 
 _GALLERY = (
@@ -510,11 +507,10 @@ def _gallery(given: argparse.Namespace) -> None:
     path = asked.out or asked.run / "figures" / "gallery.html"
     _refuse("gallery", [f"out: {path} is a folder, not a file"] if path.is_dir() else [])
 
-    from likeness.console import terminal
     from likeness.reports.gallery_page import write_gallery
 
     written = write_gallery(asked.run, path, asked.split, round(1e6 * asked.most_mb))
-    terminal().print(written, soft_wrap=True, markup=False, highlight=False)
+    _say(written)
 
 
 _DOCTOR = (
@@ -825,13 +821,6 @@ def _index_calibrate(given: argparse.Namespace) -> None:
     )
 
 
-def _say(*lines: str) -> None:
-    from likeness.console import terminal
-
-    for line in lines:
-        terminal().print(line, soft_wrap=True, markup=False, highlight=False)
-
-
 def _add_query(commands: Any) -> None:
     told = "the pictures of an index that are most like one; of several, as one home, the homes"
     parser = commands.add_parser("query", help=told, description=told)
@@ -897,6 +886,14 @@ def options_of(command: str, options: Sequence[Option], words: Sequence[str]) ->
     faults += [f"{option.name}: missing, give it with {option.name}={option.shown}" for option in needed]
     _refuse(command, faults)
     return SimpleNamespace(**{option.name: option.default for option in options} | values)
+
+
+def _pictures_and_options(
+    command: str, options: Sequence[Option], words: Sequence[str]
+) -> tuple[list[Path], SimpleNamespace]:
+    """What of ``words`` names pictures, and the values that the others give. A file may be called ``a=b.jpg``."""
+    named = [word for word in words if "=" in word and not Path(word).exists()]
+    return [Path(word) for word in words if word not in named], options_of(command, options, named)
 
 
 def _read(options: Sequence[Option], word: str) -> tuple[str, Any]:

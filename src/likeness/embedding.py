@@ -2,9 +2,7 @@
 
 import csv
 import io
-import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -12,15 +10,13 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32
 
-from likeness.assembly import features_of, store_of
-from likeness.config import Extraction
 from likeness.console import Advance, progress
 from likeness.errors import LikenessError
 from likeness.features.extraction import Features
 from likeness.files import canonical_json, writing
 from likeness.images.listing import list_pictures
 from likeness.images.options import readable
-from likeness.model import Model, load
+from likeness.model import Model, load, stored_features
 
 _ROWS_AT_ONCE = 1024
 
@@ -64,11 +60,7 @@ def embed(
     table = list_pictures(places, home_pattern=home_pattern)
     model = load(path, weights=weights)
     model = model.frozen() if frozen else model
-    config = {
-        "paths": {"store": store_of(model.card, store or os.environ.get("LIKENESS_STORE"))},
-        "extraction": asdict(Extraction(memory_gb=0.0)),  # each row is looked at once: they stay on disk
-    }
-    features = features_of(table, config, model.extractor, on_bad_image)
+    features = stored_features(model, table, on_bad_image, store)
     with progress("codes", len(features.table), "codes") as advance:
         _WRITERS[out.suffix](out, _parts(model, features, advance), len(features.table), model)
     of_pictures = (

@@ -278,7 +278,15 @@ def model_of(index: Index) -> Model:
             where=str(index.folder / _MODEL),
             fix="Copy the run's checkpoints/best.ckpt there as model.ckpt.",
         )
-    model = load(held[0])
+    return as_indexed(index, load(held[0]))
+
+
+def as_indexed(index: Index, model: Model) -> Model:
+    """The model as the index uses it, with or without its head.
+
+    Raises:
+        LikenessError: INDEX-MODEL where it is not the one that the codes are of.
+    """
     model = model.frozen() if index.about.get("frozen") else model
     index.refuse_other(model.identity)
     return model

@@ -2,7 +2,6 @@
 
 import io
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -14,17 +13,17 @@ import torch
 from PIL import Image
 
 from likeness import config as configs
-from likeness.assembly import checkpoint_path, features_of, store_of
+from likeness.assembly import checkpoint_path
 from likeness.console import Advance, progress
 from likeness.errors import LikenessError, listed
 from likeness.features.extraction import Features
+from likeness.features.store import positions
 from likeness.files import write_atomic
-from likeness.finding import Finder, model_of
+from likeness.finding import Finder, as_indexed, model_of
 from likeness.images.decoding import BadImage
 from likeness.images.listing import list_pictures
 from likeness.images.options import readable
-from likeness.images.table import ImageTable
-from likeness.model import Model, load
+from likeness.model import Model, load, stored_features
 from likeness.retrieval.engines import Exact
 from likeness.retrieval.generation import Entries, Generation
 from likeness.retrieval.index import Added, Index
@@ -83,27 +82,17 @@ def add(
     """Add the pictures of files and folders; their features are computed, or found in the store.
 
     Args:
-        run: The model that is to be used; the index's own when left out.
+        run: Whose model is used, in the place of the index's own copy of it.
 
     Raises:
         LikenessError: INDEX-*, and what ``list_pictures``, ``load`` and ``extract`` raise.
     """
-    if run is not None:
-        index.refuse_other((load(run).frozen() if index.about.get("frozen") else load(run)).identity)
-    model = model_of(index)
+    model = model_of(index) if run is None else as_indexed(index, load(run))
     table = list_pictures(places, label=label, home=home, home_pattern=home_pattern)
-    features = _features(model, table, on_bad_image, store)
+    features = stored_features(model, table, on_bad_image, store)
     with progress("adding", len(features.table)) as advance:
         batches = _counted(_entries(model, features), advance)
         return index.add(batches, model.identity, skip_present=skip_present)
-
-
-def _features(model: Model, table: ImageTable, on_bad_image: str, store: str | None) -> Features:
-    config = {
-        "paths": {"store": store_of(model.card, store or os.environ.get("LIKENESS_STORE"))},
-        "extraction": asdict(configs.Extraction(memory_gb=0.0)),
-    }
-    return features_of(table, config, model.extractor, on_bad_image)
 
 
 def _entries(model: Model, features: Features) -> Iterator[Entries]:
@@ -203,10 +192,8 @@ def calibrated(
             where=str(index.folder),
             fix="Add pictures with likeness index add first.",
         )
-    features = _features(finder.model, list_pictures(places), on_bad_image, store)
-    known = {key.tobytes() for key in finder.generation.keys}
-    both = zip(features.table.paths, features.keys, strict=True)
-    held = [readable(path) for path, key in both if key.tobytes() in known]
+    features = stored_features(finder.model, list_pictures(places), on_bad_image, store)
+    held = [readable(path) for path in features.table.paths[positions(finder.generation.keys, features.keys) >= 0]]
     if held:
         raise LikenessError(
             "INDEX-ID",

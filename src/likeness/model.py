@@ -19,11 +19,12 @@ from likeness import assembly
 from likeness import config as configs
 from likeness.console import progress
 from likeness.errors import LikenessError, listed
-from likeness.features.extraction import Batch, Extractor, looked_at
+from likeness.features.extraction import Batch, Extractor, Features, looked_at
 from likeness.files import canonical_json, digest
 from likeness.heads.autoencoder import Autoencoder
 from likeness.images.decoding import BadImage
 from likeness.images.options import readable
+from likeness.images.table import ImageTable
 
 Picture = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 """A path, the bytes of a file, a PIL image, or 8-bit RGB as ``[height, width, 3]``."""
@@ -149,6 +150,23 @@ def load(path: str | os.PathLike[str], *, weights: str | None = None, device: st
     config["extraction"]["device"] = device
     module, extractor, card = assembly.restore(assembly.checkpoint_path(config), config)
     return Model(extractor, module, card)
+
+
+def stored_features(model: Model, table: ImageTable, on_bad_image: str, store: str | None) -> Features:
+    """The features of a table, found in the store or computed now; they stay on disk, for each is looked at once.
+
+    Args:
+        on_bad_image: As of ``extract``.
+        store: When left out LIKENESS_STORE, else as ``assembly.store_of``.
+
+    Raises:
+        LikenessError: As ``extract``.
+    """
+    config = {
+        "paths": {"store": assembly.store_of(model.card, store or os.environ.get("LIKENESS_STORE"))},
+        "extraction": asdict(configs.Extraction(memory_gb=0.0)),
+    }
+    return assembly.features_of(table, config, model.extractor, on_bad_image)
 
 
 def _head_digest(head: Autoencoder | None, card: Mapping[str, Any]) -> str:
