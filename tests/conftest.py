@@ -14,6 +14,9 @@ from helpers import SHARED, draw_striped
 _SIZES = ("quick", "full", "long")
 _KEPT_AS = "figure"
 _COLUMNS = ("figure", "what", "target", "measured", "")
+_CHROMIUM = Path("/usr/bin/chromium")
+_ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
+_ARGUMENTS += ("--disable-sync", "--no-first-run")
 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # every number below is of the CPU
 os.environ["WANDB_MODE"] = "offline"
@@ -91,3 +94,15 @@ def _recorded(terminalreporter: pytest.TerminalReporter) -> Iterator[tuple[str, 
     reports = [report for each in ("passed", "failed") for report in terminalreporter.stats.get(each, [])]
     for report in reports:
         yield from (tuple(kept) for name, kept in getattr(report, "user_properties", []) if name == _KEPT_AS)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    """Debian's chromium, where it and playwright are."""
+    driver = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (the dev extra has it)")
+    if not os.access(_CHROMIUM, os.X_OK):
+        pytest.skip(f"there is no {_CHROMIUM}: apt-get install chromium fonts-dejavu-core")
+    with driver.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(_CHROMIUM), args=list(_ARGUMENTS))
+        yield browser
+        browser.close()

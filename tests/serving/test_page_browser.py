@@ -1,6 +1,5 @@
 """The page in a real browser: what a reader does with it, and that nothing leaves the machine."""
 
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,21 +9,7 @@ import pytest
 from faults.pictures import corpus
 from serving.small_page import HOSTILE, draw
 
-CHROMIUM = Path("/usr/bin/chromium")
-QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
-QUIET += ("--disable-sync", "--no-first-run")
 RED, GREEN = (220, 60, 60), (60, 250, 60)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    driver = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (the dev extra has it)")
-    if not os.access(CHROMIUM, os.X_OK):
-        pytest.skip(f"there is no {CHROMIUM}: apt-get install chromium fonts-dejavu-core")
-    with driver.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM), args=list(QUIET))
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
