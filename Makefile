@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test test-long test-slurm faults faults-long soak bench lint audit docs lock clean
+.PHONY: setup demo test test-long test-slurm test-gpu faults faults-long soak bench lint audit docs lock clean
 
 setup: .venv/ready
 
@@ -31,11 +31,14 @@ test-long: setup ## what takes minutes
 test-slurm: setup ## what needs a Slurm on this machine (docs/cluster.md)
 	$(BIN)/python -m pytest -q -m slurm
 
+test-gpu: setup ## what needs a CUDA device
+	$(BIN)/python -m pytest -q -m gpu
+
 faults: setup ## kills, full disks, hostile files: every figure of docs/faults.md, in under 8 minutes
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile -m 'fault and not slurm' --size full
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile -m 'fault and not slurm and not gpu' --size full
 
 faults-long: setup ## the same with thousands of kills and mutations
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile -m 'fault and not slurm' --size long
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile -m 'fault and not slurm and not gpu' --size long
 
 soak: setup ## eight processes that train, evaluate and are killed at random: make soak MINUTES=60
 	PYTHONPATH=tests $(BIN)/python tests/faults/soak.py $(or $(MINUTES),60)
