@@ -13,7 +13,7 @@ d width of a code.
 """
 
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, no_type_check
 
 import torch
 import triton
@@ -42,6 +42,7 @@ _LARGE, _SMALL = _Tile(256, 128, 8, 3), _Tile(128, 128, 8, 2)
 
 
 @triton.jit
+@no_type_check  # its arguments are pointers and blocks, for which there are no types
 def _without(products, number_q, number_g, at_q, at_g, agree: tl.constexpr):
     """-inf where two numbers are equal; with ``agree`` where they are not."""
     mine, its = tl.load(number_q + at_q), tl.load(number_g + at_g)
@@ -49,6 +50,7 @@ def _without(products, number_q, number_g, at_q, at_g, agree: tl.constexpr):
 
 
 @triton.jit
+@no_type_check
 def _meeting(products, differ_q, differ_g, group_q, group_g, agree_q, agree_g, at_q, at_g):
     """-inf where ``forbidding.Columns`` say that two may not meet."""
     products = _without(products, differ_q, differ_g, at_q, at_g, False)
@@ -60,6 +62,7 @@ def _meeting(products, differ_q, differ_g, group_q, group_g, agree_q, agree_g, a
 
 
 @triton.jit
+@no_type_check
 def _maxima(
     query, row, greatest, differ_q, differ_g, group_q, group_g, agree_q, agree_g, count_q, count_g, apart,
     width: tl.constexpr, size: tl.constexpr, queries: tl.constexpr, rows: tl.constexpr, depth: tl.constexpr,
@@ -92,6 +95,7 @@ def _maxima(
 
 
 @triton.jit
+@no_type_check
 def _inside(
     query, row, product, query_h, block_h, differ_q, differ_g, group_q, group_g, agree_q, agree_g,
     count_h, count_g, apart,
