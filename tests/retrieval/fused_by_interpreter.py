@@ -1,5 +1,7 @@
-"""The kernels of retrieval.fused, run by Triton's interpreter on a CPU: test_fused.py runs this file in a process of its
-own, for Triton reads TRITON_INTERPRET once, when it is imported."""
+"""The kernels of retrieval.fused, run by Triton's interpreter on a CPU.
+
+test_fused.py runs this file in a process of its own: Triton reads TRITON_INTERPRET once, when it is imported.
+"""
 
 import os
 

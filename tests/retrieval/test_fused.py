@@ -1,4 +1,4 @@
-"""Which path is taken, and the kernels where there is no GPU: run by Triton's interpreter, and compiled for a Hopper."""
+"""Which path is taken; and the kernels where there is no GPU, by Triton's interpreter and compiled for a Hopper."""
 
 import os
 import subprocess
