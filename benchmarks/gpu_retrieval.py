@@ -2,10 +2,10 @@
 
     python benchmarks/gpu_retrieval.py [--rows 100000,1000000] [--repeats 5]
 
-Drawn codes of 512 dimensions in ten overlapping classes, made on the GPU. First the answers of 1000 queries are compared
-with float64, and without that there are no figures. Then the ways take turns. The floor is the product in bfloat16
-alone, written to memory a tile at a time. For hits the kernel finds the best row of the own label, and torch counts the
-rivals. MiB are torch's, at the peak, beside the codes. Not yet run on a GPU.
+Drawn codes of 512 dimensions in ten overlapping classes, made on the GPU. First the answers of 1000 queries are
+compared with float64's; where one differs there are no figures. Then the ways take turns. The floor is the product in
+bfloat16 alone, written to memory a tile at a time. Of hits, the kernel finds the best row of the own label, and torch
+counts the rivals. MiB are torch's, at the peak, beside the codes. Not yet run on a GPU.
 """
 
 import argparse
