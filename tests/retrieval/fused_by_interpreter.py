@@ -53,7 +53,7 @@ def forbidden(columns):
 
 @pytest.mark.parametrize(
     ("queries", "rows", "width", "size"),
-    [(1, 64, 3, 4), (130, 257, 65, 32), (128, 256, 64, 8), (300, 999, 100, 16), (2, 4099, 7, 32)],
+    [(1, 64, 3, 32), (130, 257, 65, 32), (128, 256, 64, 16), (300, 999, 100, 32), (2, 4099, 7, 32)],
 )
 @pytest.mark.parametrize("more", ["self alone", "groups", "labels", "both"])
 def test_the_greatest_of_each_block_and_what_is_inside(queries, rows, width, size, more):
@@ -90,15 +90,15 @@ def test_neighbours_are_those_of_the_whole_matrix(kind, sizes):
 
 
 def test_queries_that_are_no_rows_and_rows_that_are_not_allowed(sizes, monkeypatch):
-    codes, ids = gaussian(1203), torch.randperm(3000, generator=drawn(1))[:1203]
+    codes, ids = gaussian(), torch.randperm(3 * ROWS, generator=drawn(1))[:ROWS]
     asked = torch.randn(37, WIDTH, generator=drawn(4))
-    allowed = torch.rand(1203, generator=drawn(5)) < 0.5
+    allowed = torch.rand(ROWS, generator=drawn(5)) < 0.5
     kept = Gallery(codes, ids, tile_bytes=2**16)
-    with_kernel = kept.neighbours(asked, 4), kept.neighbours(asked, 4, allowed=allowed)
-    assert sizes
+    with_kernel = kept.neighbours(asked, 2), kept.neighbours(asked, 2, allowed=allowed)
+    assert sizes == 2 * [*4 * [(8, 1024, 32)], (5, 1024, 32)]
     monkeypatch.setenv("LIKENESS_FUSED", "0")
     launches = len(sizes)
-    without = kept.neighbours(asked, 4), kept.neighbours(asked, 4, allowed=allowed)
+    without = kept.neighbours(asked, 2), kept.neighbours(asked, 2, allowed=allowed)
     assert len(sizes) == launches
     for found, expected in zip(with_kernel, without, strict=True):
         assert torch.equal(found.indices, expected.indices)

@@ -21,14 +21,16 @@ from likeness.retrieval import fused
 tile = fused._LARGE
 fixed = {"width": 512, "size": 32, "queries": tile.queries, "rows": tile.rows, "depth": fused._DEPTH}
 fixed |= {"along": fused._ALONG, "agree_q": None, "agree_g": None}
-kinds = {"query": "*bf16", "row": "*bf16", "greatest": "*fp32", "count_q": "i32", "count_g": "i32", "apart": "i32"}
+kinds = {"query": "*bf16", "row": "*bf16", "greatest": "*fp32", "differ_q": "*i32", "differ_g": "*i32"}
+kinds |= {"count_q": "i32", "count_g": "i32", "apart": "i32"}
 names = fused._maxima.arg_names
 signature = {name: "constexpr" if name in fixed else kinds.get(name, "*i64") for name in names}
 aligned = {(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if signature[name].startswith("*")}
 source = ASTSource(fused._maxima, signature, {(names.index(name),): value for name, value in fixed.items()}, aligned)
 options = {"num_warps": tile.warps, "num_stages": tile.stages, "enable_fp_fusion": True}
 done = compile(source, GPUTarget("cuda", 90, 32), options)
-print(done.metadata.shared == tile.shared_bytes(), "wgmma.mma_async" in done.asm["ptx"])
+convert = f"tensor<{tile.queries}x{tile.rows}xf32, #mma> -> "
+print(done.metadata.shared, "wgmma.mma_async" in done.asm["ptx"], convert in done.asm["ttgir"])
 """
 
 
@@ -50,8 +52,9 @@ def test_what_the_kernels_compute_by_tritons_interpreter():
 
 
 def test_a_hopper_gets_its_own_products_and_the_shared_memory_that_was_reckoned(tmp_path):
+    """And the products stay in registers: they are not laid out anew for the maxima."""
     pytest.importorskip("triton")
-    assert alone("-c", COMPILED, TRITON_CACHE_DIR=str(tmp_path)) == "True True\n"
+    assert alone("-c", COMPILED, TRITON_CACHE_DIR=str(tmp_path)) == "147456 True False\n"
 
 
 def test_the_kernel_is_off_unless_asked_for_and_for_no_cpu(monkeypatch):

@@ -266,8 +266,10 @@ def reached_by(values_qb: Float32[Tensor, "q b"], k: int) -> Float32[Tensor, "q"
     return values_qb.topk(k).values[:, -1]
 
 
-def kernel_for(rows: Float[Tensor, "w d"]) -> ModuleType | None:
+def kernel_for(rows: Float[Tensor, "w d"], size: int = _LARGEST_BLOCK) -> ModuleType | None:
     """``retrieval.fused`` where LIKENESS_FUSED=1 asks for it, and its products were seen to be right on this device.
+
+    For small blocks, of few rows, it is no gain.
 
     Raises:
         LikenessError: CONFIG when LIKENESS_FUSED is neither 0 nor 1.
@@ -276,7 +278,8 @@ def kernel_for(rows: Float[Tensor, "w d"]) -> ModuleType | None:
     if asked not in ("0", "1"):
         raise LikenessError("CONFIG", f"LIKENESS_FUSED={asked}: it is 0 or 1.", fix="Set it to 1 for the fused kernel.")
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"  # Triton's own, by which kernels run on a CPU
-    if asked == "0" or rows.dtype != torch.bfloat16 or not (rows.is_cuda or interpreted):
+    served = rows.dtype == torch.bfloat16 and size == _LARGEST_BLOCK and (rows.is_cuda or interpreted)
+    if asked == "0" or not served:
         return None
     return _checked_kernel(rows.device)
 

@@ -6,7 +6,7 @@ Axes: q queries, g gallery rows.
 from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Int, Int64
 from torch import Tensor
 
 from likeness.retrieval.filtering import Prepared
@@ -16,13 +16,10 @@ _UNKNOWN_Q, _UNKNOWN_G = -1, -2  # two groups that are unknown are not the same
 
 
 class Columns(NamedTuple):
-    """Numbers of queries and rows: who may meet differs in the first two (each may be missing), and agrees in the last.
+    """Numbers of each query and of each row: who may meet differs in the first two pairs, and agrees in the last."""
 
-    In pairs: of each query, and of each row.
-    """
-
-    differ_q: Int64[Tensor, "q"]
-    differ_g: Int64[Tensor, "g"]
+    differ_q: Int[Tensor, "q"]
+    differ_g: Int[Tensor, "g"]
     group_q: Int64[Tensor, "q"] | None = None
     group_g: Int64[Tensor, "g"] | None = None
     agree_q: Int64[Tensor, "q"] | None = None
@@ -60,7 +57,7 @@ class Forbid(NamedTuple):
 
     def columns(self, queries: Prepared, gallery: Prepared) -> Columns:
         """The same, to be looked at pair by pair."""
-        differ = queries.place, gallery.place
+        differ = queries.place.int(), gallery.place.int()  # half as wide to compare
         agree: tuple[Tensor | None, Tensor | None] = None, None
         if self.labels == "own":
             differ = _labels(queries, gallery)

@@ -39,6 +39,11 @@ class _Tile(NamedTuple):
 
 
 _LARGE, _SMALL = _Tile(256, 128, 8, 3), _Tile(128, 128, 8, 2)
+# Of each width, rather than again for a last tile that has a row less.
+_compiled_once = triton.jit(
+    do_not_specialize=["count_q", "count_g", "count_h", "apart"],
+    do_not_specialize_on_alignment=list(Columns._fields),
+)
 
 
 @triton.jit
@@ -61,7 +66,7 @@ def _meeting(products, differ_q, differ_g, group_q, group_g, agree_q, agree_g, a
     return products
 
 
-@triton.jit
+@_compiled_once
 @no_type_check
 def _maxima(
     query, row, greatest, differ_q, differ_g, group_q, group_g, agree_q, agree_g, count_q, count_g, apart,
@@ -89,12 +94,15 @@ def _maxima(
         products = tl.dot(codes_q, codes_g, products)
     products = _meeting(products, differ_q, differ_g, group_q, group_g, agree_q, agree_g, at_q[:, None], at_g[None, :])
     products = tl.where(is_row[None, :], products, float("-inf"))
-    most = tl.max(tl.reshape(products, (queries, rows // size, size)), axis=2)
     own_q, own_b = first_q + tl.arange(0, queries)[:, None], first_b + tl.arange(0, rows // size)[None, :]
+    most = tl.full((queries, rows // size), float("-inf"), tl.float32)
+    for i in tl.static_range(rows // size):  # a reshape would send all products through shared memory
+        of_block = tl.max(tl.where((within // size == i)[None, :], products, float("-inf")), axis=1)
+        most = tl.where(own_b == first_b + i, of_block[:, None], most)
     tl.store(greatest + own_q.to(tl.int64) * apart + own_b, most, mask=(own_q < count_q) & (own_b < apart))
 
 
-@triton.jit
+@_compiled_once
 @no_type_check
 def _inside(
     query, row, product, query_h, block_h, differ_q, differ_g, group_q, group_g, agree_q, agree_g,

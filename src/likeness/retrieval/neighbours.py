@@ -298,7 +298,7 @@ def _blocks_of(
 ) -> tuple[Products, Maxima]:
     """The greatest products of each block, and what they prove."""
     low_q, low_g = queries.in_precision(dtype), gallery.in_precision(dtype)
-    if (kernel := kernel_for(low_g.rows)) is not None:
+    if (kernel := kernel_for(low_g.rows, size)) is not None:
         maxima = kernel.in_blocks(low_q, low_g, forbid.columns(queries, gallery), size)
         return Products(maxima.values_qb, slack(low_q, low_g), u=0.0), maxima
     product = products(low_q, low_g, size)
