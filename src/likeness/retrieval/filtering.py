@@ -13,22 +13,28 @@ Axes: q queries, g gallery rows, w those and zero rows up to whole blocks, b blo
 looked into, s rows of a block, p pairs, d width of a code, n rows of either kind.
 """
 
+import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache, partial
+from types import ModuleType
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Float32, Float64, Int64
 from torch import Tensor
 
-from likeness.retrieval.rows import BLOCK, Rows, blocks, settled
+from likeness.errors import LikenessError
+from likeness.retrieval.rows import Rows, blocks, rows_together, settled
 
 _RESULT_ROUNDING = {torch.bfloat16: 2.0**-8, torch.float32: 0.0}
 _FLOAT32_STEP = 1e-6  # the rule rounds cosines, and these bounds are reckoned in float32
 _LARGEST_BLOCK, _SMALLEST_BLOCK = 32, 4
 _BLOCKS_PER_NEIGHBOUR = 16
 _FEWEST_TELLING = 16
+_COARSER = 8
 
 
 class Rounded(NamedTuple):
@@ -113,7 +119,7 @@ def _rounded(unit_of: Callable[[slice], Float64[Tensor, "b d"]], rows: Rows, dty
     count, width = rows.codes.shape
     low = torch.zeros(_whole(count, _LARGEST_BLOCK), width, dtype=dtype, device=rows.codes.device)
     error = torch.empty_like(rows.length)
-    for block in blocks(count, BLOCK):
+    for block in blocks(count, rows_together(rows.codes)):
         exact = unit_of(block)
         low[block] = exact
         error[block] = torch.linalg.vector_norm(exact - low[block], dim=1)
@@ -185,15 +191,29 @@ def products(queries: Rounded, gallery: Rounded, size: int) -> Products:
     rows_wd = gallery.rows[: count + padding]
     if len(rows_wd) < count + padding:
         rows_wd = torch.nn.functional.pad(gallery.rows, (0, 0, 0, padding))
-    with torch.autocast(rows_wd.device.type, enabled=False):
+    with torch.autocast(rows_wd.device.type, enabled=False), _summed_in_float32(rows_wd.device):
         values = queries.rows[: len(queries.error)] @ rows_wd.T
     values[:, count:] = -torch.inf
     return Products(values, slack(queries, gallery), _RESULT_ROUNDING[rows_wd.dtype])
 
 
+@contextmanager
+def _summed_in_float32(device: torch.device) -> Iterator[None]:
+    """Long sums of bfloat16 products as the bound has them; cuBLAS may else round parts of a sum to bfloat16."""
+    matmul = torch.backends.cuda.matmul
+    if device.type != "cuda" or not matmul.allow_bf16_reduced_precision_reduction:
+        yield
+        return
+    matmul.allow_bf16_reduced_precision_reduction = False
+    try:
+        yield
+    finally:
+        matmul.allow_bf16_reduced_precision_reduction = True
+
+
 def slack(queries: Rounded, gallery: Rounded) -> Float32[Tensor, "q"]:
     """The part of the bound that does not depend on the product, for the worst row of the gallery."""
-    worst = float(gallery.error.max()) if len(gallery.error) else 0.0
+    worst = gallery.error.max() if len(gallery.error) else 0.0
     summing = 2 * queries.rows.shape[1] * 2.0**-24
     slack_q = queries.error + (1 + queries.error) * (worst + summing * (1 + worst)) + _FLOAT32_STEP
     return slack_q.float()
@@ -208,31 +228,76 @@ def block_size(gallery: int, k: int) -> int | None:
 
 
 class Maxima(NamedTuple):
-    """The greatest product of each block of columns; block j has the columns j, j + b, j + 2b and so on."""
+    """The greatest product of each block of columns; block j has the columns j, j + b, j + 2b and so on.
 
-    values_qw: Float[Tensor, "q w"]
+    ``inside`` gives the columns [h, s] of the blocks (query [h], block [h]), and their products [h, s].
+    """
+
     values_qb: Float32[Tensor, "q b"]
-
-    def inside(
-        self, query_h: Int64[Tensor, "h"], block_h: Int64[Tensor, "h"]
-    ) -> tuple[Int64[Tensor, "h s"], Float32[Tensor, "h s"]]:
-        """The columns of some blocks, and their products."""
-        table, apart = self.values_qw, self.values_qb.shape[1]
-        to_row, to_column = table.stride()
-        flat = table.as_strided((1 + (len(table) - 1) * to_row + (table.shape[1] - 1) * to_column,), (1,))
-        column_hs = block_h[:, None] + torch.arange(0, table.shape[1], apart, device=block_h.device)
-        return column_hs, flat[query_h[:, None] * to_row + column_hs * to_column].float()
+    inside: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def in_blocks(values_qw: Float[Tensor, "q w"], size: int) -> Maxima:
-    """The maximum of each block, by halving: many times as fast as a reduction along the rows."""
+    """The maximum of each block, on a CPU by halving: many times as fast as a reduction along the rows."""
     if padding := -values_qw.shape[1] % size:
         values_qw = torch.nn.functional.pad(values_qw, (0, padding), value=-torch.inf)
-    found = values_qw
+    found, look = values_qw, partial(_looked_up, values_qw, values_qw.shape[1] // size)
+    if found.is_cuda:  # once over the table, not twice
+        return Maxima(found.unflatten(1, (size, -1)).amax(1).float(), look)
     while size > 1:
         half, size = found.shape[1] // 2, size // 2
         found = torch.maximum(found[:, :half], found[:, half:])
-    return Maxima(values_qw, found.float())
+    return Maxima(found.float(), look)
+
+
+def _looked_up(
+    table: Float[Tensor, "q w"], apart: int, query_h: Int64[Tensor, "h"], block_h: Int64[Tensor, "h"]
+) -> tuple[Int64[Tensor, "h s"], Float32[Tensor, "h s"]]:
+    to_row, to_column = table.stride()
+    flat = table.as_strided((1 + (len(table) - 1) * to_row + (table.shape[1] - 1) * to_column,), (1,))
+    column_hs = block_h[:, None] + torch.arange(0, table.shape[1], apart, device=block_h.device)
+    return column_hs, flat[query_h[:, None] * to_row + column_hs * to_column].float()
+
+
+def reached_by(values_qb: Float32[Tensor, "q b"], k: int) -> Float32[Tensor, "q"]:
+    """What at least ``k`` rows reach: the k-th greatest of some maxima of blocks that share no row."""
+    if values_qb.is_cuda and values_qb.shape[1] >= _COARSER * _BLOCKS_PER_NEIGHBOUR * k:
+        values_qb = in_blocks(values_qb, _COARSER).values_qb  # topk reads its rows many times there
+    return values_qb.topk(k).values[:, -1]
+
+
+def kernel_for(rows: Float[Tensor, "w d"], size: int = _LARGEST_BLOCK) -> ModuleType | None:
+    """``retrieval.fused`` where LIKENESS_FUSED=1 asks for it, and its products were seen to be right on this device.
+
+    For small blocks, of few rows, it is no gain.
+
+    Raises:
+        LikenessError: CONFIG when LIKENESS_FUSED is neither 0 nor 1.
+    """
+    asked = os.environ.get("LIKENESS_FUSED", "0")
+    if asked not in ("0", "1"):
+        raise LikenessError("CONFIG", f"LIKENESS_FUSED={asked}: it is 0 or 1.", fix="Set it to 1 for the fused kernel.")
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"  # Triton's own, by which kernels run on a CPU
+    served = rows.dtype == torch.bfloat16 and size == _LARGEST_BLOCK and (rows.is_cuda or interpreted)
+    if asked == "0" or not served:
+        return None
+    return _checked_kernel(rows.device)
+
+
+@cache
+def _checked_kernel(device: torch.device) -> ModuleType | None:
+    try:
+        from likeness.retrieval import fused
+
+        fused.check(device)
+    except Exception as error:  # no Triton, no compiler, too small a GPU: it has no type in common
+        warnings.warn(
+            f"LIKENESS_FUSED=1, and the kernel is no use on {device}: {type(error).__name__}: {error}\n"
+            "Torch's own products are taken instead: slower, and with the same answers.",
+            stacklevel=2,
+        )
+        return None
+    return fused
 
 
 def cosines(

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Float32, Int64
+from jaxtyping import Bool, Float32, Int64
 from torch import Tensor
 
 from likeness.retrieval.filtering import (
@@ -26,18 +26,19 @@ from likeness.retrieval.filtering import (
     slack,
     through_precisions,
 )
+from likeness.retrieval.forbidding import Forbid, label_range
 from likeness.retrieval.neighbours import (
-    TILE_BYTES,
-    apart,
     exact_tiles,
     no_keys,
     queries_at_once,
     read_keys,
     rows_at_once,
     search,
+    tile_budget,
 )
-from likeness.retrieval.rows import Rows, blocks, exclude_groups, places
+from likeness.retrieval.rows import Rows, blocks, places
 
+_own_label, _other_label = Forbid(labels="other"), Forbid(labels="own")  # who may meet is of the other one
 _SIZE = 32
 _MOST_PAIRS = 64  # of a query: this part of a tile's rows is as dear as all of them in a higher precision
 _MOST_HARD = 8  # of all queries: with this part of them, half of the matrix is no help
@@ -63,7 +64,7 @@ class _Side:
     def alike(self, queries: Prepared) -> Iterator[tuple[int, Prepared]]:
         """The parts that have labels of these queries."""
         if len(queries):
-            span = _range(self.labels[self.order], queries)
+            span = label_range(self.labels[self.order], queries)
             yield from self.parts(span.start, span.stop)
 
     def _part(self, part: slice) -> Prepared:
@@ -105,7 +106,7 @@ def rivals_above(
     k: int,
     *,
     ties_are_above: bool = False,
-    tile_bytes: int = TILE_BYTES,
+    tile_bytes: int | None = None,
 ) -> Int64[Tensor, "q"]:
     """How many rows of other labels come before the first of the query's own, counted up to ``k``.
 
@@ -114,6 +115,7 @@ def rivals_above(
     """
     if not len(queries) or not len(gallery):
         return torch.full_like(label_q, k)
+    tile_bytes = tile_budget(gallery.codes.device, tile_bytes)
     ids_g, size = gallery.ids.sort().values, rows_at_once(gallery.codes, tile_bytes)
     of_gallery = _Side(gallery, label_g.argsort(stable=True), label_g, places(gallery.ids, ids_g), size)
     if queries is gallery:
@@ -136,36 +138,12 @@ def _best_of_label(queries: _Side, gallery: _Side, k: int, ties_are_above: bool,
         for _, part in gallery.alike(some):
             for block in blocks(len(some), queries_at_once(len(part), tile_bytes)):
                 asked = some.take(block)
-                alike = part.take(_range(part.labels, asked))
+                alike = part.take(label_range(part.labels, asked))
                 if len(alike):
                     found = key_q1[first + block.start : first + block.stop]
                     search(asked, alike, found, _own_label, tile_bytes)
     cosine, place = read_keys(key_q1[:, 0])
     return _Count(cosine, place, torch.where(cosine > -torch.inf, 0, k), k, ties_are_above)
-
-
-def _range(label_g: Int64[Tensor, "g"] | None, queries: Prepared) -> slice:
-    """Where, among ascending labels, those between the queries' least and greatest stand."""
-    assert label_g is not None
-    assert queries.labels is not None
-    least, greatest = queries.labels[0], queries.labels[-1]
-    return slice(int(torch.searchsorted(label_g, least)), int(torch.searchsorted(label_g, greatest, right=True)))
-
-
-def _own_label(product_qg: Float[Tensor, "q g"], queries: Prepared, gallery: Prepared) -> None:
-    assert gallery.labels is not None
-    assert queries.labels is not None
-    product_qg.masked_fill_(queries.labels[:, None] != gallery.labels, -torch.inf)
-    apart(product_qg, queries, gallery)
-
-
-def _other_label(product_qg: Float[Tensor, "q g"], queries: Prepared, gallery: Prepared) -> None:
-    """A query itself has its own label, and is no rival."""
-    assert gallery.labels is not None
-    assert queries.labels is not None
-    alike = _range(gallery.labels, queries)
-    product_qg[:, alike].masked_fill_(queries.labels[:, None] == gallery.labels[alike], -torch.inf)
-    exclude_groups(product_qg, queries.rows.groups, gallery.rows.groups)
 
 
 def _count_by_halves(count: _Count, side: _Side, tile_bytes: int) -> Int64[Tensor, "l"]:
@@ -215,7 +193,7 @@ def _upper_tiles(side: _Side, tile_bytes: int) -> Iterator[_Tile]:
                 queries = some.take(block)
                 start = block.start if first_g == first_q else 0
                 if queries.labels[0] == queries.labels[-1]:  # type: ignore[index]
-                    start = max(start, _range(part.labels, queries).stop)
+                    start = max(start, label_range(part.labels, queries).stop)
                 if start < len(part):
                     overlap = max(0, block.stop - start) if first_g == first_q else 0
                     yield _Tile(first_q + block.start, queries, first_g + start, part.take(slice(start, None)), overlap)

@@ -22,7 +22,7 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 
 from likeness.errors import listed
 from likeness.retrieval.hits import rivals_above
-from likeness.retrieval.neighbours import TILE_BYTES, rank_keys, similarity_tiles
+from likeness.retrieval.neighbours import rank_keys, similarity_tiles
 from likeness.retrieval.rows import Rows, comparable, count_candidates, refusal, refuse_too_few
 from likeness.retrieval.vote import Weights, vote
 
@@ -151,7 +151,7 @@ class _Options:
     vote_k: int
     vote_weights: Weights
     map_at_r: bool
-    tile_bytes: int
+    tile_bytes: int | None
     only_hits: bool = False
 
     def __post_init__(self) -> None:
@@ -191,7 +191,7 @@ def score(
     vote_k: int = 5,
     vote_weights: Weights = "uniform",
     map_at_r: bool = True,
-    tile_bytes: int = TILE_BYTES,
+    tile_bytes: int | None = None,
 ) -> Scores:
     """Rank the gallery for every query by cosine similarity, and say how often its label is found.
 
@@ -427,7 +427,7 @@ class SimilarityRetrieval(Metric):
         vote_k: int = 5,
         vote_weights: Weights = "uniform",
         map_at_r: bool = True,
-        tile_bytes: int = TILE_BYTES,
+        tile_bytes: int | None = None,
         only_hits: bool = False,
         process_group: Any = None,
     ) -> None:

@@ -14,7 +14,7 @@ again in the next precision, in the end in float64 with every row.
 Axes: q queries, g gallery rows sorted by id, k neighbours kept, d width of a code, p pairs.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -23,14 +23,20 @@ from jaxtyping import Bool, Float, Float32, Int, Int64
 from torch import Tensor
 
 from likeness.retrieval.filtering import (
+    Maxima,
     Prepared,
+    Products,
     block_size,
     cosines,
     in_blocks,
+    kernel_for,
     prepared,
     products,
+    reached_by,
+    slack,
     through_precisions,
 )
+from likeness.retrieval.forbidding import Forbid
 from likeness.retrieval.rows import (
     BLOCK,
     Rows,
@@ -49,6 +55,9 @@ from likeness.retrieval.rows import (
 )
 
 TILE_BYTES = 256 * 2**20
+"""Of a CPU."""
+
+_MOST_ON_GPU = 32 * 2**30
 # What a pair of rows takes at the peak of a tile, measured: product, similarity, key, masks, and what is sorted out.
 _BYTES_PER_PAIR = 32
 _BYTES_PER_FILTERED_PAIR = 4
@@ -71,8 +80,7 @@ class Neighbours(NamedTuple):
     indices: Int64[Tensor, "q k"]
 
 
-Forbid = Callable[[Tensor, Prepared, Prepared], None]
-"""Sets the products [q, g] of what may not meet to -inf."""
+apart = Forbid()
 
 
 @torch.no_grad()
@@ -85,13 +93,13 @@ def neighbours(
     gallery_ids: Int[Tensor, "g"],
     query_groups: Int[Tensor, "q"] | None = None,
     gallery_groups: Int[Tensor, "g"] | None = None,
-    tile_bytes: int = TILE_BYTES,
+    tile_bytes: int | None = None,
 ) -> Neighbours:
     """The ``k`` gallery rows of greatest cosine similarity to each query, ties by ascending gallery id.
 
     A gallery row with the query's id is no candidate, and where groups are given neither is a row of the query's group;
     a negative group is unknown and excludes nothing. Memory: about ``tile_bytes`` beside the codes, whatever their
-    number, and the answer.
+    number, and the answer; when left out 256 MiB, and on a GPU a half of what is free there (``tile_budget``).
 
     >>> pictures = torch.tensor([[1.0, 0.0], [0.0, 1.0], [2.0, 1.0]])
     >>> neighbours(pictures, pictures, 1, query_ids=torch.arange(3), gallery_ids=torch.arange(3)).indices
@@ -124,7 +132,7 @@ class Gallery:
         ids: Int[Tensor, "g"],
         groups: Int[Tensor, "g"] | None = None,
         *,
-        tile_bytes: int = TILE_BYTES,
+        tile_bytes: int | None = None,
         keep: bool = True,
     ) -> None:
         self.rows = comparable(codes, ids, groups)
@@ -159,10 +167,10 @@ class Gallery:
             place_q = places(asked.ids, self.ids)
         refuse_zero(asked, "query")
         refuse_too_few(k, self._candidates(asked, query_ids is not None, allowed), asked.ids)
-        key_qk = no_keys(len(asked), k, queries.device)
+        key_qk, tile_bytes = no_keys(len(asked), k, queries.device), tile_budget(queries.device, self.tile_bytes)
         for part, forbid in self._searched(allowed):
-            for block in blocks(len(asked), queries_at_once(len(part), self.tile_bytes)):
-                search(prepared(asked, place_q, block), part, key_qk[block], forbid, self.tile_bytes)
+            for block in blocks(len(asked), queries_at_once(len(part), tile_bytes)):
+                search(prepared(asked, place_q, block), part, key_qk[block], forbid, tile_bytes)
         similarities, place_qk = read_keys(key_qk)
         return Neighbours(similarities, self.order[place_qk])
 
@@ -182,7 +190,8 @@ class Gallery:
             yield from filter(lambda found: len(found[0]), (_narrowed(part, allowed_g) for part in self._kept))
 
     def _made(self, order: Int64[Tensor, "m"]) -> Iterator[Prepared]:
-        for part in blocks(len(order), rows_at_once(self.rows.codes, self.tile_bytes)):
+        tile_bytes = tile_budget(order.device, self.tile_bytes)
+        for part in blocks(len(order), rows_at_once(self.rows.codes, tile_bytes)):
             yield prepared(self.rows, self.place, order[part], keep_unit=not self.keep)
 
 
@@ -196,14 +205,22 @@ def _narrowed(part: Prepared, allowed_g: Bool[Tensor, "g"]) -> tuple[Prepared, F
     if count * _FEW <= len(part):
         # What is found out about these few in lower precision holds for them alone.
         return replace(part.take(own.nonzero()[:, 0]), useless=set()), apart
+    return part, Forbid(barred=~own)
 
-    barred = ~own
 
-    def forbid(product_qg: Tensor, queries: Prepared, gallery: Prepared) -> None:
-        apart(product_qg, queries, gallery)
-        product_qg.masked_fill_(barred, -torch.inf)
+def tile_budget(device: torch.device, tile_bytes: int | None = None) -> int:
+    """Bytes that may be taken beside the codes: those given, else what suits the device.
 
-    return part, forbid
+    That is ``TILE_BYTES`` on a CPU, whose caches are small. A GPU is only filled by large tiles: a half of what is free
+    there and what torch holds in reserve, at most 32 GiB.
+    """
+    if tile_bytes is not None:
+        return tile_bytes
+    if device.type != "cuda":
+        return TILE_BYTES
+    reserve = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    free, _ = torch.cuda.mem_get_info(device)
+    return max(TILE_BYTES, min((free + reserve) // 2, _MOST_ON_GPU))
 
 
 def rows_at_once(codes: Float[Tensor, "n d"], tile_bytes: int) -> int:
@@ -212,8 +229,9 @@ def rows_at_once(codes: Float[Tensor, "n d"], tile_bytes: int) -> int:
 
 
 def queries_at_once(gallery: int, tile_bytes: int) -> int:
-    """How many queries may be filtered at a time."""
-    return max(1, min(BLOCK, tile_bytes // 2 // (_BYTES_PER_FILTERED_PAIR * max(1, gallery))))
+    """How many queries may be filtered at a time: as many more than ``BLOCK`` as the tile is larger than a CPU's."""
+    most = BLOCK * max(1, tile_bytes // TILE_BYTES)
+    return max(1, min(most, tile_bytes // 2 // (_BYTES_PER_FILTERED_PAIR * max(1, gallery))))
 
 
 def rows_in_float64(gallery: int, tile_bytes: int) -> int:
@@ -221,14 +239,7 @@ def rows_in_float64(gallery: int, tile_bytes: int) -> int:
     return max(1, tile_bytes // (_BYTES_PER_PAIR * max(1, gallery)))
 
 
-def apart(product_qg: Float[Tensor, "q g"], queries: Prepared, gallery: Prepared) -> None:
-    """Forbids a query to meet itself and, where groups are given, its own group."""
-    exclude(product_qg, queries.place, gallery.place, queries.rows.groups, gallery.rows.groups)
-
-
-def search(
-    queries: Prepared, gallery: Prepared, key_qk: Int64[Tensor, "q k"], forbid: Forbid, tile_bytes: int = TILE_BYTES
-) -> None:
+def search(queries: Prepared, gallery: Prepared, key_qk: Int64[Tensor, "q k"], forbid: Forbid, tile_bytes: int) -> None:
     """Take the nearest of these gallery rows into ``key_qk``, the greatest keys that were found before."""
     left, size = torch.arange(len(queries), device=key_qk.device), block_size(len(gallery), key_qk.shape[1])
     if size is not None:
@@ -265,11 +276,10 @@ def _filtered(
 
     At least k rows reach the k-th greatest maximum of a block: so the k-th cosine is no less than what that proves.
     """
-    product = products(queries.in_precision(dtype), gallery.in_precision(dtype), size)
-    forbid(product.values[:, : len(gallery)], queries, gallery)
-    maxima, k = in_blocks(product.values, size), key_qk.shape[1]
+    product, maxima = _blocks_of(queries, gallery, forbid, dtype, size)
+    k = key_qk.shape[1]
     known_q = read_keys(key_qk[:, -1])[0]
-    least_q = product.reaching(torch.maximum(known_q, product.at_least(maxima.values_qb.topk(k).values[:, -1])))
+    least_q = product.reaching(torch.maximum(known_q, product.at_least(reached_by(maxima.values_qb, k))))
     query_h, block_h = (maxima.values_qb >= least_q[:, None]).nonzero().unbind(1)
     hard_q = _more_than(query_h, len(queries), max(maxima.values_qb.shape[1] // _MOST_BLOCKS, 4 * k))
     query_h, block_h = query_h[~hard_q[query_h]], block_h[~hard_q[query_h]]
@@ -281,6 +291,19 @@ def _filtered(
     key_p = pair_keys(cosines(queries, gallery, query_p, row_p), gallery.place[row_p])
     key_qk[:] = _greatest(key_qk, _in_rows(key_p, query_p, len(queries)))
     return hard_q
+
+
+def _blocks_of(
+    queries: Prepared, gallery: Prepared, forbid: Forbid, dtype: torch.dtype, size: int
+) -> tuple[Products, Maxima]:
+    """The greatest products of each block, and what they prove."""
+    low_q, low_g = queries.in_precision(dtype), gallery.in_precision(dtype)
+    if (kernel := kernel_for(low_g.rows, size)) is not None:
+        maxima = kernel.in_blocks(low_q, low_g, forbid.columns(queries, gallery), size)
+        return Products(maxima.values_qb, slack(low_q, low_g), u=0.0), maxima
+    product = products(low_q, low_g, size)
+    forbid(product.values[:, : len(gallery)], queries, gallery)
+    return product, in_blocks(product.values, size)
 
 
 def _more_than(query_p: Int64[Tensor, "p"], queries: int, limit: int) -> Bool[Tensor, "q"]:
@@ -300,13 +323,13 @@ def _greatest(key_qk: Int64[Tensor, "q k"], more_qm: Int64[Tensor, "q m"]) -> In
 
 
 def similarity_tiles(
-    queries: Rows, gallery: Rows, tile_bytes: int = TILE_BYTES
+    queries: Rows, gallery: Rows, tile_bytes: int | None = None
 ) -> Iterator[tuple[slice, Float32[Tensor, "block g"]]]:
     """Blocks of queries, each with its similarities to the whole gallery: -inf where a row is no candidate.
 
     For what depends on every pair. The gallery's ids ascend. There is always a block, be it empty.
     """
-    unit_gd = gallery.unit()
+    unit_gd, tile_bytes = gallery.unit(), tile_budget(gallery.codes.device, tile_bytes)
     for block in blocks(len(queries), rows_in_float64(len(gallery), tile_bytes)):
         part = queries.take(block)
         similarity_qg = similarity(part.unit(), unit_gd)

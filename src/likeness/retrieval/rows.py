@@ -15,6 +15,8 @@ from likeness.errors import LikenessError, listed
 BLOCK = 1024
 """Rows that are worked on at once, so that what is made of them stays in the caches."""
 
+_ENTRIES_ON_GPU = 2**24  # of rows that are worked on at once: enough to fill it
+
 _ROUNDS_BELOW = 1.5 * 2.0**20  # float64 has 52 bits behind the leading one: a sum of about this has 32 behind the point
 
 
@@ -65,7 +67,8 @@ def comparable(codes: Float[Tensor, "n d"], ids: Int[Tensor, "n"], groups: Int[T
         greatest = torch.linalg.vector_norm(codes, torch.inf, dim=1, keepdim=True)
         codes = codes / greatest.masked_fill_(greatest == 0, 1)
     # In blocks: the norm is taken of a copy in float64.
-    norms = [torch.linalg.vector_norm(codes[block], dim=1, dtype=torch.float64) for block in blocks(len(codes), BLOCK)]
+    size = rows_together(codes)
+    norms = [torch.linalg.vector_norm(codes[block], dim=1, dtype=torch.float64) for block in blocks(len(codes), size)]
     length = torch.cat(norms)
     if not length.isfinite().all():
         bad = ids[~length.isfinite().to(ids.device)].tolist()
@@ -83,6 +86,11 @@ def blocks(rows: int, size: int) -> Iterator[slice]:
     """Slices of at most ``size`` rows; one, be it empty, at least."""
     for start in range(0, max(1, rows), size):
         yield slice(start, min(start + size, rows))
+
+
+def rows_together(codes: Float[Tensor, "n d"]) -> int:
+    """How many rows are best worked on at once."""
+    return max(BLOCK, _ENTRIES_ON_GPU // codes.shape[1]) if codes.is_cuda else BLOCK
 
 
 def similarity(unit_qd: Float64[Tensor, "q d"], unit_gd: Float64[Tensor, "g d"]) -> Float32[Tensor, "q g"]:
