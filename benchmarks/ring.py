@@ -51,7 +51,6 @@ def process(rank: int, world: int, sizes: list[int], repeats: int, folder: str) 
             ways = {1: alone, world: partial(find, ring, *shares[world])}
             rows += measured(ring, f"{size:,} rows, {task}", ways, repeats)
     if rank == 0:
-        torch.set_num_threads(1)
         environment = measuring.environment() | {"processes": world}
         terminal().print(measuring.report("ring", rows, environment), markup=False, soft_wrap=True)
 

@@ -27,15 +27,7 @@ from likeness.retrieval.facts import Facts, once
 from likeness.retrieval.filtering import prepared
 from likeness.retrieval.hits import Party, count_rivals, counting, side, take_best
 from likeness.retrieval.neighbours import TILE_BYTES, apart, no_keys, queries_at_once, read_keys, rows_at_once, search
-from likeness.retrieval.rows import (
-    Rows,
-    blocks,
-    comparable,
-    count_candidates,
-    refusal,
-    refuse_too_few,
-    refuse_zero,
-)
+from likeness.retrieval.rows import Rows, blocks, comparable, count_candidates, refusal, refuse_too_few, refuse_zero
 
 Found = TypeVar("Found")
 
