@@ -72,11 +72,12 @@ def process(rank, folder, every):
 
 def computed(group, rank, world, n, kind, batch):
     columns = sample(n)
-    metric = SimilarityRetrieval(**options(n), process_group=group)
+    metric, hits = (SimilarityRetrieval(**options(n), only_hits=only, process_group=group) for only in (False, True))
     for rows in share(kind, n, rank, world).split(batch):
         if len(rows):
             metric.update(*(column[rows] for column in columns))
-    values = {name: value.item() for name, value in metric.compute().items()}
+            hits.update(*(column[rows] for column in columns))
+    values = {name: value.item() for name, value in (metric.compute() | hits.compute()).items()}
     return values, metric.scores().neighbour_ids.tolist()
 
 

@@ -30,7 +30,7 @@ def main(processes: int) -> None:
         NoNoise(),
         nn.MSELoss(),
         lambda parameters: torch.optim.SGD(parameters, lr=0.1),
-        metric=SimilarityRetrieval(ks=(1, 5), map_at_r=False),
+        metric=SimilarityRetrieval(ks=(1, 5), only_hits=True),
     )
     trainer = pl.Trainer(
         max_epochs=3,

@@ -45,8 +45,11 @@ _MOST_HARD = 8  # of all queries: with this part of them, half of the matrix is 
 
 
 @dataclass(frozen=True, eq=False)
-class _Side:
-    """Rows in the order of their labels, prepared in parts of ``size``; the last two parts are kept."""
+class Side:
+    """Rows in the order of their labels, prepared in parts of ``size``; the last two parts are kept.
+
+    ``place`` is of each row, in their own order, among all rows that can ever meet, by ascending id.
+    """
 
     rows: Rows
     order: Int64[Tensor, "n"]
@@ -55,9 +58,12 @@ class _Side:
     size: int
     _kept: dict[int, Prepared] = field(default_factory=dict)
 
+    def __len__(self) -> int:
+        return len(self.rows)
+
     def parts(self, first: int = 0, last: int | None = None) -> Iterator[tuple[int, Prepared]]:
         """The first position of each part that has some of these positions, and the part."""
-        for part in blocks(len(self.rows), self.size):
+        for part in blocks(len(self), self.size):
             if part.stop > first and (last is None or part.start < last):
                 yield part.start, self._part(part)
 
@@ -75,20 +81,27 @@ class _Side:
         return self._kept[part.start]
 
 
-@dataclass(frozen=True, eq=False)
-class _Count:
-    """Rivals above each query's best row of its label, counted up to ``k``; in the order of labels."""
+class Party(NamedTuple):
+    """Rows that ask, and rows that are searched: one and the same where all do both."""
 
-    cosine: Float32[Tensor, "q"]
-    place: Int64[Tensor, "q"]
-    above: Int64[Tensor, "q"]
+    queries: Side
+    gallery: Side
+
+
+@dataclass(frozen=True, eq=False)
+class Count:
+    """Rivals above each row's best row of its label, counted up to ``k``; of all rows, by their places."""
+
+    cosine: Float32[Tensor, "n"]
+    place: Int64[Tensor, "n"]
+    above: Int64[Tensor, "n"]
     k: int
     ties_are_above: bool
 
-    def is_open(self, at: Int64[Tensor, "n"]) -> Bool[Tensor, "n"]:
+    def is_open(self, at: Int64[Tensor, "q"]) -> Bool[Tensor, "q"]:
         return self.above[at] < self.k
 
-    def add(self, at: Int64[Tensor, "n"], rivals: Int64[Tensor, "n"]) -> None:
+    def add(self, at: Int64[Tensor, "q"], rivals: Int64[Tensor, "q"]) -> None:
         self.above[at] = (self.above[at] + rivals).clamp_(max=self.k)
 
     def beaten(self, at: Int64[Tensor, "..."], cosine: Float32[Tensor, "..."], place: Int64[Tensor, "..."]) -> Tensor:
@@ -111,81 +124,83 @@ def rivals_above(
     """How many rows of other labels come before the first of the query's own, counted up to ``k``.
 
     ``hit@i`` holds where that is below i, for every i up to ``k``. A query without a row of its label has ``k``. No row
-    is zero. Where ``queries`` is ``gallery`` half of the products are computed.
+    is zero, and no id comes twice on a side. Where ``queries`` is ``gallery`` half of the products are computed.
     """
-    if not len(queries) or not len(gallery):
-        return torch.full_like(label_q, k)
     tile_bytes = tile_budget(gallery.codes.device, tile_bytes)
-    ids_g, size = gallery.ids.sort().values, rows_at_once(gallery.codes, tile_bytes)
-    of_gallery = _Side(gallery, label_g.argsort(stable=True), label_g, places(gallery.ids, ids_g), size)
-    if queries is gallery:
-        of_queries = of_gallery
-    else:
-        of_queries = _Side(queries, label_q.argsort(stable=True), label_q, places(queries.ids, ids_g), size)
-    count = _best_of_label(of_queries, of_gallery, k, ties_are_above, tile_bytes)
-    left = torch.arange(len(queries), device=label_q.device)
-    if of_queries is of_gallery:
-        left = _count_by_halves(count, of_gallery, tile_bytes)
-    _count_each(count, left, of_queries, of_gallery, tile_bytes)
-    above_q = torch.empty_like(count.above)
-    above_q[of_queries.order] = count.above
-    return above_q
+    ids_n = torch.cat([queries.ids, gallery.ids]).unique()
+    of_queries = of_gallery = side(gallery, label_g, places(gallery.ids, ids_n), tile_bytes)
+    if queries is not gallery:
+        of_queries = side(queries, label_q, places(queries.ids, ids_n), tile_bytes)
+    party, best_n = Party(of_queries, of_gallery), no_keys(len(ids_n), 1, ids_n.device).squeeze(1)
+    take_best(best_n, party, party, tile_bytes)
+    count = counting(best_n, k, ties_are_above)
+    count_rivals(count, party, party, tile_bytes)
+    return count.above[of_queries.place]
 
 
-def _best_of_label(queries: _Side, gallery: _Side, k: int, ties_are_above: bool, tile_bytes: int) -> _Count:
-    key_q1 = no_keys(len(queries.rows), 1, queries.labels.device)
-    for first, some in queries.parts():
+def side(rows: Rows, labels: Int64[Tensor, "n"], place: Int64[Tensor, "n"], tile_bytes: int) -> Side:
+    """Rows to meet others with; they are prepared when they do."""
+    return Side(rows, labels.argsort(stable=True), labels, place, rows_at_once(rows.codes, tile_bytes))
+
+
+def take_best(best_n: Int64[Tensor, "n"], one: Party, other: Party, tile_bytes: int) -> None:
+    """Take the best row of each query's own label, as these two parties find it in each other, into the keys so far."""
+    _best_of_label(best_n, one.queries, other.gallery, tile_bytes)
+    if one is not other:
+        _best_of_label(best_n, other.queries, one.gallery, tile_bytes)
+
+
+def counting(best_n: Int64[Tensor, "n"], k: int, ties_are_above: bool) -> Count:
+    """Nothing counted yet above these best rows; ``k`` where there is none."""
+    cosine, place = read_keys(best_n)
+    return Count(cosine, place, torch.where(cosine > -torch.inf, 0, k), k, ties_are_above)
+
+
+def count_rivals(count: Count, one: Party, other: Party, tile_bytes: int) -> None:
+    """Count, for the queries of both parties, the rivals that the other one has; of a party with itself, once."""
+    left = torch.ones_like(count.above, dtype=torch.bool)
+    if one is other and one.queries is one.gallery:
+        left = _count_both_ways(count, _upper_tiles(one.queries, tile_bytes), len(one.queries))
+    elif one.queries is one.gallery and other.queries is other.gallery:
+        tiles = _tiles_across(one.queries, other.queries, tile_bytes)
+        left = _count_both_ways(count, tiles, len(one.queries) + len(other.queries))
+    _count_each(count, left, one.queries, other.gallery, tile_bytes)
+    if one is not other:
+        _count_each(count, left, other.queries, one.gallery, tile_bytes)
+
+
+def _best_of_label(best_n: Int64[Tensor, "n"], queries: Side, gallery: Side, tile_bytes: int) -> None:
+    for _, some in queries.parts():
         for _, part in gallery.alike(some):
             for block in blocks(len(some), queries_at_once(len(part), tile_bytes)):
                 asked = some.take(block)
                 alike = part.take(label_range(part.labels, asked))
                 if len(alike):
-                    found = key_q1[first + block.start : first + block.stop]
-                    search(asked, alike, found, _own_label, tile_bytes)
-    cosine, place = read_keys(key_q1[:, 0])
-    return _Count(cosine, place, torch.where(cosine > -torch.inf, 0, k), k, ties_are_above)
-
-
-def _count_by_halves(count: _Count, side: _Side, tile_bytes: int) -> Int64[Tensor, "l"]:
-    """Count with each product used both ways; returns the queries that the cheapest precision leaves uncounted."""
-    hard = torch.zeros(len(side.rows), dtype=torch.bool, device=side.labels.device)
-    for tile in _upper_tiles(side, tile_bytes):
-        for at, queries, gallery, product in tile.both_ways():
-            uncounted = at[_count(count, at, queries, gallery, product)]
-            hard[uncounted] = True
-            count.above[uncounted] = count.k  # so that no later tile looks for more
-        if int(hard.sum()) * _MOST_HARD > len(hard):
-            hard |= count.above < count.k
-            break
-    left = hard.nonzero().squeeze(1)
-    count.above[left] = 0
-    return left
+                    found_q1 = best_n[asked.place, None]
+                    search(asked, alike, found_q1, _own_label, tile_bytes)
+                    best_n[asked.place] = found_q1.squeeze(1)
 
 
 class _Tile(NamedTuple):
-    """Queries and rows of one set that come after them, but for the first ``overlap`` rows."""
+    """Queries, and rows to meet them both ways, but for the first ``overlap`` rows, which are among the queries."""
 
-    first_q: int
     queries: Prepared
-    first_g: int
     gallery: Prepared
-    overlap: int
+    overlap: int = 0
 
-    def both_ways(self) -> Iterator[tuple[Int64[Tensor, "n"], Prepared, Prepared, Products]]:
-        """The positions of the queries, they, their gallery, and the products: of the rows as queries, then turned."""
+    def both_ways(self) -> Iterator[tuple[Prepared, Prepared, Products]]:
+        """Queries, their gallery, and the products: of the queries, then turned, of the rows as queries."""
         queries, gallery, after = self.queries, self.gallery, self.gallery.take(slice(self.overlap, None))
-        device = gallery.place.device
         low_q, low_g = queries.cheapest(), gallery.cheapest()
         product = products(low_q, low_g, _SIZE)
         _other_label(product.values[:, : len(gallery)], queries, gallery)
-        yield torch.arange(self.first_q, self.first_q + len(queries), device=device), queries, gallery, product
+        yield queries, gallery, product
         if len(after):
             turned = product.values[:, self.overlap : len(gallery)].T
-            at = torch.arange(self.first_g + self.overlap, self.first_g + len(gallery), device=device)
-            yield at, after, queries, Products(turned, slack(low_g, low_q)[self.overlap :], product.u)
+            yield after, queries, Products(turned, slack(low_g, low_q)[self.overlap :], product.u)
 
 
-def _upper_tiles(side: _Side, tile_bytes: int) -> Iterator[_Tile]:
+def _upper_tiles(side: Side, tile_bytes: int) -> Iterator[_Tile]:
     """Every pair of rows with different labels once, except within a tile's overlap."""
     for first_q, some in side.parts():
         for first_g, part in side.parts(first_q):
@@ -196,35 +211,59 @@ def _upper_tiles(side: _Side, tile_bytes: int) -> Iterator[_Tile]:
                     start = max(start, label_range(part.labels, queries).stop)
                 if start < len(part):
                     overlap = max(0, block.stop - start) if first_g == first_q else 0
-                    yield _Tile(first_q + block.start, queries, first_g + start, part.take(slice(start, None)), overlap)
+                    yield _Tile(queries, part.take(slice(start, None)), overlap)
 
 
-def _count_each(count: _Count, left: Int64[Tensor, "l"], queries: _Side, gallery: _Side, tile_bytes: int) -> None:
-    """Count for these queries, each with the whole gallery."""
-    for first, some in queries.parts():
-        here = left[(left >= first) & (left < first + len(some))]
+def _tiles_across(one: Side, other: Side, tile_bytes: int) -> Iterator[_Tile]:
+    """Every pair of a row of one side and a row of the other."""
+    for _, some in one.parts():
+        for _, part in other.parts():
+            for block in blocks(len(some), queries_at_once(len(part), tile_bytes)):
+                yield _Tile(some.take(block), part)
+
+
+def _count_both_ways(count: Count, tiles: Iterator[_Tile], among: int) -> Bool[Tensor, "n"]:
+    """Count with each product used both ways; true for those that the cheapest precision leaves, among so many."""
+    before = count.above.clone()
+    hard = torch.zeros_like(before, dtype=torch.bool)
+    for tile in tiles:
+        for queries, gallery, product in tile.both_ways():
+            uncounted = queries.place[_count(count, queries, gallery, product)]
+            hard[uncounted] = True
+            count.above[uncounted] = count.k  # so that no later tile looks for more
+        if int(hard.sum()) * _MOST_HARD > among:
+            hard |= count.above < count.k
+            break
+    count.above[hard] = before[hard]
+    return hard
+
+
+def _count_each(count: Count, left: Bool[Tensor, "n"], queries: Side, gallery: Side, tile_bytes: int) -> None:
+    """Count for those of the queries that are left, each with the whole gallery."""
+    for _, some in queries.parts():
+        here = left[some.place].nonzero().squeeze(1)
         for _, part in gallery.parts() if len(here) else ():
             for block in blocks(len(here), queries_at_once(len(part), tile_bytes)):
-                _count_in(count, here[block], some.take(here[block] - first), part, tile_bytes)
+                _count_in(count, some.take(here[block]), part, tile_bytes)
 
 
-def _count_in(count: _Count, at: Int64[Tensor, "l"], queries: Prepared, gallery: Prepared, tile_bytes: int) -> None:
+def _count_in(count: Count, queries: Prepared, gallery: Prepared, tile_bytes: int) -> None:
     def attempt(left: Tensor, dtype: torch.dtype) -> Tensor:
         asked = queries.some(left)
         product = products(asked.in_precision(dtype), gallery.in_precision(dtype), _SIZE)
         _other_label(product.values[:, : len(gallery)], asked, gallery)
-        return _count(count, at[left], asked, gallery, product)
+        return _count(count, asked, gallery, product)
 
+    at = queries.place
     left = through_precisions(count.is_open(at).nonzero().squeeze(1), gallery, attempt)
     for block, cosine_qg in exact_tiles(queries, left, gallery, _other_label, tile_bytes):
         count.add(at[block], count.beaten(at[block, None], cosine_qg, gallery.place).sum(1))
 
 
-def _count(
-    count: _Count, at: Int64[Tensor, "q"], queries: Prepared, gallery: Prepared, product: Products
-) -> Bool[Tensor, "q"]:
+def _count(count: Count, queries: Prepared, gallery: Prepared, product: Products) -> Bool[Tensor, "q"]:
     """Count the rivals of one tile; true for queries, still uncounted, of which too many pairs are near."""
-    cosine_q, k = count.cosine[at], count.k
+    at, k = queries.place, count.k
+    cosine_q = count.cosine[at]
     least_q = product.reaching(cosine_q).masked_fill_(~count.is_open(at), torch.inf)
     sure_q = product.exceeding(cosine_q)
     maxima = in_blocks(product.values, _SIZE)

@@ -11,7 +11,7 @@ Axes: q queries, g gallery rows, k neighbours kept, d width of a code, n rows, c
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Bool, Float, Float32, Float64, Int, Int64
@@ -21,8 +21,9 @@ from torchmetrics.utilities.data import dim_zero_cat
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from likeness.errors import listed
-from likeness.retrieval.hits import rivals_above
+from likeness.retrieval.facts import Facts, once
 from likeness.retrieval.neighbours import rank_keys, similarity_tiles
+from likeness.retrieval.ring import ALONE, Ring, known, ring_of, rivals_above
 from likeness.retrieval.rows import Rows, comparable, count_candidates, refusal, refuse_too_few
 from likeness.retrieval.vote import Weights, vote
 
@@ -167,16 +168,6 @@ class _Options:
         return max(*self.ks, self.vote_k, _PUBLISHED_RANKS.stop)
 
 
-class _Facts(NamedTuple):
-    """What is known of each row beside its code; roles only where there is a label."""
-
-    ids: Int64[Tensor, "n"]
-    labels: Int64[Tensor, "n"]
-    groups: Int64[Tensor, "n"]
-    is_query: Int64[Tensor, "n"]
-    is_gallery: Int64[Tensor, "n"]
-
-
 def score(
     codes: Float[Tensor, "n d"],
     labels: Int[Tensor, "n"],
@@ -227,7 +218,7 @@ def _facts(
     is_query: Tensor | None,
     is_gallery: Tensor | None,
     options: _Options,
-) -> _Facts:
+) -> Facts:
     if options.exclude_group and groups is None:
         raise refusal("exclude_group is on, but no group_ids are given.", "Pass group_ids, or turn exclude_group off.")
     lengths = [len(column) for column in (codes, labels, ids, groups, is_query, is_gallery) if column is not None]
@@ -236,17 +227,21 @@ def _facts(
     groups = torch.full_like(labels, -1) if groups is None else groups
     labelled = labels >= 0
     roles = (labelled if role is None else role & labelled for role in (is_query, is_gallery))
-    return _Facts(*(column.to(codes.device, torch.int64) for column in (ids, labels, groups.clamp(min=-1), *roles)))
+    return Facts(*(column.to(codes.device, torch.int64) for column in (ids, labels, groups.clamp(min=-1), *roles)))
 
 
 @torch.no_grad()
-def _score(codes: Float[Tensor, "n d"], facts: _Facts, options: _Options) -> Scores:
-    codes, facts = _once(codes, facts)
+def _score(codes: Float[Tensor, "n d"], facts: Facts, options: _Options, ring: Ring = ALONE) -> Scores:
+    """Of rows that all processes of the ring have; they share out the queries."""
+    first = once(facts)
+    codes, facts = codes[first], facts.take(first)
     rows = comparable(codes, facts.ids, facts.groups if options.exclude_group else None)
     query_n, gallery_n = facts.is_query.bool(), facts.is_gallery.bool()
     zero_ids = rows.ids[rows.is_zero & (query_n | gallery_n)].tolist()
-    per_query = _rank(
-        _part(rows, query_n), facts.labels[query_n], _part(rows, gallery_n), facts.labels[gallery_n], options
+    queries, label_q = rows.where(query_n), facts.labels[query_n]
+    gallery, label_g = rows.where(gallery_n), facts.labels[gallery_n]
+    per_query = ring.shared_out(
+        len(queries), lambda part: _rank(queries.take(part), label_q[part], gallery, label_g, options)
     )
     scores = Scores(
         ks=options.ks,
@@ -262,54 +257,19 @@ def _score(codes: Float[Tensor, "n d"], facts: _Facts, options: _Options) -> Sco
 
 
 @torch.no_grad()
-def _hits(codes: Float[Tensor, "n d"], facts: _Facts, options: _Options) -> dict[str, float]:
-    """The ``hit@k`` of ``_score`` and its ``n`` and ``skipped``, at a fraction of the work."""
-    codes, facts = _once(codes, facts)
-    rows = comparable(codes, facts.ids, facts.groups if options.exclude_group else None)
-    query_n, gallery_n, k = facts.is_query.bool(), facts.is_gallery.bool(), max(options.ks)
-    queries, gallery = _part(rows, query_n), _part(rows, gallery_n)
-    label_q, label_g = facts.labels[query_n], facts.labels[gallery_n]
-    counted_q = count_candidates(queries, gallery, label_q, label_g) > 0
+def _hits(codes: Float[Tensor, "n d"], facts: Facts, options: _Options, ring: Ring) -> dict[str, float]:
+    """The ``hit@k`` of ``_score`` and its ``n`` and ``skipped``, at a fraction of the work, of all processes' rows."""
+    every = known(ring, codes, facts, options.exclude_group)
+    rows, labels, k = every.without_codes(), every.facts.labels, max(options.ks)
+    query_n, gallery_n = every.facts.is_query.bool(), every.facts.is_gallery.bool()
+    queries, gallery = rows.where(query_n), rows.where(gallery_n)
+    counted_q = count_candidates(queries, gallery, labels[query_n], labels[gallery_n]) > 0
     refuse_too_few(k, count_candidates(queries, gallery)[counted_q], queries.ids[counted_q])
-    above_n = torch.full_like(facts.ids, k)
-    asked_n, searched_n = query_n & ~rows.is_zero, gallery_n & ~rows.is_zero
-    asked = _part(rows, asked_n)
-    searched = asked if torch.equal(asked_n, searched_n) else _part(rows, searched_n)
-    above_n[asked_n] = rivals_above(
-        asked,
-        facts.labels[asked_n],
-        searched,
-        facts.labels[searched_n],
-        k,
-        ties_are_above=options.ties == "pessimistic",
-        tile_bytes=options.tile_bytes,
-    )
+    above_n = rivals_above(every, k, ties_are_above=options.ties == "pessimistic", tile_bytes=options.tile_bytes)
     above_c, n = above_n[query_n][counted_q], int(counted_q.sum())
-    _warn(rows.ids[rows.is_zero & (query_n | gallery_n)].tolist(), n, len(queries), len(codes))
+    _warn(rows.ids[rows.is_zero & (query_n | gallery_n)].tolist(), n, len(queries), len(rows))
     hits = {f"hit@{k}": float((above_c < k).double().mean()) for k in options.ks}
     return {**hits, "n": n, "skipped": len(queries) - n}
-
-
-def _once(codes: Float[Tensor, "n d"], facts: _Facts) -> tuple[Float[Tensor, "m d"], _Facts]:
-    """The rows in ascending order of id, each id once."""
-    order = torch.argsort(facts.ids, stable=True)
-    fact_nf = torch.stack(facts, dim=1)[order]
-    ids = facts.ids[order]
-    again = torch.zeros_like(ids, dtype=torch.bool)
-    again[1:] = ids[1:] == ids[:-1]
-    differs = (fact_nf != fact_nf.roll(1, dims=0)).any(dim=1) & again
-    if differs.any():
-        raise refusal(
-            "rows with the same sample id differ in label, group or role.",
-            "Number the samples so that an id stands for one picture.",
-            where=f"sample ids\n{listed(ids[differs].unique().tolist())}",
-        )
-    return codes[order[~again]], _Facts(*fact_nf[~again].T.contiguous())
-
-
-def _part(rows: Rows, mask_n: Bool[Tensor, "n"]) -> Rows:
-    # The usual case, everything against everything, needs no second copy of the codes.
-    return rows if mask_n.all() else rows.take(mask_n.nonzero().squeeze(1))
 
 
 def _rank(
@@ -401,10 +361,11 @@ def _warn(zero_ids: list[int], n: int, queries: int, rows: int) -> None:
 class SimilarityRetrieval(Metric):
     """``score`` over rows that come in batches, and from several processes.
 
-    The result is that of a single process: rows are gathered, and each sample id counts once, however often a sampler
-    repeats it. A process may have no rows at all. Options are those of ``score``; ``process_group`` defaults to all.
+    The result is that of a single process: each sample id counts once, however often a sampler repeats it. A process
+    may have no rows at all. Options are those of ``score``; ``process_group`` defaults to all. The codes are gathered,
+    and each process ranks the gallery for a share of the queries.
     With ``only_hits`` the values are ``hit@k``, ``n`` and ``skipped`` alone, the same numbers for far less work: what
-    training watches.
+    training watches. No process has all codes then: they go round (see ``retrieval.ring`` for work and memory).
 
     >>> metric = SimilarityRetrieval(ks=(1,), vote_k=1)
     >>> codes = torch.tensor([[1.0, 0.0], [2.0, 0.1], [0.0, 1.0]])
@@ -450,18 +411,19 @@ class SimilarityRetrieval(Metric):
         facts = _facts(codes, labels, sample_ids, group_ids, is_query, is_gallery, self.options)
         wide = torch.promote_types(codes.dtype, torch.float32)
         self.codes.append(codes.detach().to(self.device, wide))  # type: ignore[union-attr]
-        self.facts.append(torch.stack(facts, dim=1).to(self.device))  # type: ignore[union-attr]
+        self.facts.append(facts.table().to(self.device))  # type: ignore[union-attr]
 
     def compute(self) -> dict[str, Tensor]:
         """``Scores.values()``, ``chance@k``, ``n`` and ``skipped``, float64 scalars. All processes call it together."""
         codes, facts = self._rows()
-        values = self._values(codes, _Facts(*facts.T))
+        ring = ring_of(self.process_group) if self._is_synced else ALONE
+        values = self._values(codes, Facts(*facts.T), ring)
         return {name: torch.tensor(value, dtype=torch.float64, device=self.device) for name, value in values.items()}
 
-    def _values(self, codes: Float[Tensor, "n d"], facts: _Facts) -> dict[str, float]:
+    def _values(self, codes: Float[Tensor, "n d"], facts: Facts, ring: Ring) -> dict[str, float]:
         if self.options.only_hits:
-            return _hits(codes, facts, self.options)
-        self._scores = scores = _score(codes, facts, self.options)
+            return _hits(codes, facts, self.options, ring)
+        self._scores = scores = _score(codes, facts, self.options, ring)
         chances = {f"chance@{k}": scores.chance(k) for k in scores.ks}
         return {**scores.values(), **chances, "n": scores.n, "skipped": scores.n_skipped}
 
@@ -483,20 +445,13 @@ class SimilarityRetrieval(Metric):
 
     def _rows(self) -> tuple[Float[Tensor, "n d"], Int64[Tensor, "n f"]]:
         if isinstance(self.codes, list) and not self.codes:
-            none = torch.zeros(0, len(_Facts._fields), device=self.device)
+            none = torch.zeros(0, len(Facts._fields), device=self.device)
             return none, none.long()
         return dim_zero_cat(self.codes), dim_zero_cat(self.facts)
 
     def _sync_dist(self, dist_sync_fn: Callable = gather_all_tensors, process_group: Any = None) -> None:
-        """Gather, after agreeing on a width and a type: torchmetrics sends a flat float where there are no rows."""
-        codes, facts = self._rows()
-        mine = torch.tensor(
-            [len(codes), len(codes) and codes.shape[1], codes.dtype == torch.float64], device=self.device
-        )
-        gathered = dist_sync_fn(mine, group=process_group or self.process_group)
-        rows, width, is_double = torch.stack(gathered).amax(dim=0).tolist()
-        if not rows:
-            return
-        codes = codes if len(codes) else codes.new_zeros(0, width)
-        self.codes, self.facts = [codes.to(torch.float64 if is_double else torch.float32)], [facts]
-        super()._sync_dist(dist_sync_fn, process_group)
+        """Gather the rows that scores are of, alike in width and type; for hits they stay where they are."""
+        if not self.options.only_hits:
+            codes, facts = self._rows()
+            self.codes, self.facts = [ring_of(process_group or self.process_group).alike(codes)], [facts]
+            super()._sync_dist(dist_sync_fn, process_group)

@@ -48,6 +48,10 @@ class Rows:
         groups = None if self.groups is None else self.groups[which]
         return Rows(self.codes[which], self.length[which], self.is_zero[which], self.ids[which], groups)
 
+    def where(self, mask_n: Bool[Tensor, "n"]) -> "Rows":
+        """Itself where that is all: everything against everything, the usual case, needs no second copy."""
+        return self if mask_n.all() else self.take(mask_n.nonzero().squeeze(1))
+
 
 def comparable(codes: Float[Tensor, "n d"], ids: Int[Tensor, "n"], groups: Int[Tensor, "n"] | None = None) -> Rows:
     """Codes of any precision as rows that can be compared, however great or small their entries are.
