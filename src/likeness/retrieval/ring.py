@@ -5,7 +5,7 @@ everywhere, so keys merge by their maximum and counts by their sum: all processe
 ``retrieval.neighbours``, bit for bit.
 
 Memory of a process: its own codes, two parts of the others' (one that is here, one on its way), some 200 bytes for each
-row there is anywhere, and a few tiles. Nothing is rows x rows, and nobody has all codes. Each process works for the
+row there is anywhere, and three tiles. Nothing is rows x rows, and nobody has all codes. Each process works for the
 rows that it has: with even shares, as samplers make them, all are ready at about the same time.
 
 Tested over gloo; over NCCL it has not yet run.
