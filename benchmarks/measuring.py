@@ -6,38 +6,93 @@ import importlib.metadata
 import os
 import platform
 import re
+import resource
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import torch
-
 from likeness.files import write_atomic, write_json
 
-RESULTS = Path(__file__).parent / "results"
+ROOT = Path(__file__).parents[1]
+RESULTS = Path(os.environ.get("BENCHMARK_RESULTS") or Path(__file__).parent / "results")  # elsewhere, to try one
 Row = Mapping[str, Any]
+_LOAD_BEFORE = os.getloadavg()[0]  # this module is read before anything is measured
+
+
+class Rounds(list[float]):
+    """The clock's seconds of each round.
+
+    Attributes:
+        processor: Those of the processor in the same rounds, of all threads and of children that have ended.
+        missing: The package without which there are no rounds.
+    """
+
+    def __init__(
+        self, clock: Iterable[float] = (), processor: Iterable[float] = (), missing: str | None = None
+    ) -> None:
+        super().__init__(clock)
+        self.processor, self.missing = list(processor), missing
 
 
 def interleaved(
     calls: Mapping[str, Callable[[], object]], repeats: int, clock: Callable[[], float] = time.perf_counter
-) -> dict[str, list[float]]:
+) -> dict[str, Rounds]:
     """Seconds of each call, ``repeats`` of them, in turns: what else the machine does falls on all alike.
 
-    Each is called once before, not counted. Every round begins with another call, so that none always follows the same.
+    Each is called once before, not counted; one whose package is not installed is missing from then on. Every round
+    begins with another call, so that none always follows the same.
     """
-    names = list(calls)
-    for call in calls.values():
-        call()
-    seconds: dict[str, list[float]] = {name: [] for name in names}
+    taken = {name: Rounds(missing=missing_for(call)) for name, call in calls.items()}
+    names = [name for name in calls if taken[name].missing is None]
     for round_ in range(repeats):
-        first = round_ % len(names)
+        first = round_ % max(1, len(names))
         for name in names[first:] + names[:first]:
-            started = clock()
+            started, used = clock(), processor_seconds()
             calls[name]()
-            seconds[name].append(clock() - started)
-    return seconds
+            taken[name].append(clock() - started)
+            taken[name].processor.append(processor_seconds() - used)
+    return taken
+
+
+def missing_for(call: Callable[[], object]) -> str | None:
+    """Call it; the name of the package that it lacks."""
+    try:
+        call()
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "likeness":
+            raise
+        return error.name
+    return None
+
+
+def processor_seconds() -> float:
+    """Of this process, all its threads, and its children that have ended."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
+
+
+def figures(
+    seconds: Mapping[str, Rounds], name: str, unit: str = "s", per: float = 1, base: tuple[str, str] | None = None
+) -> dict[str, Any]:
+    """The columns that every row has: medians of clock and processor, how far they spread, and each round's seconds.
+
+    Args:
+        unit: s or ms.
+        per: How many pieces of work a call does.
+        base: Of which other call's time this one's is how many times, and what that is called in the table.
+    """
+    taken, scale = seconds[name], {"s": 1, "ms": 1000}[unit] / per
+    if taken.missing is not None:
+        return {"missing": taken.missing}
+    row: dict[str, Any] = {unit: scale * median(taken)}
+    if base is not None and seconds[base[0]].missing is None:
+        row[f"× {base[1]}"] = ratio(seconds, name, base[0])
+    row |= {"spread": spread(taken), f"processor {unit}": scale * median(taken.processor)}
+    return row | {"seconds": list(taken), "processor seconds": taken.processor}
 
 
 def ratio(seconds: Mapping[str, Sequence[float]], of: str, to: str) -> float:
@@ -72,16 +127,31 @@ def _resident(mark: str) -> int:
 
 
 def environment(peers: Sequence[str] = ()) -> dict[str, Any]:
-    """The machine, its load, and the versions of torch and of the named distributions; one not installed is missing."""
+    """When and where, the load before and after, versions of torch and of the named packages (one may be missing)."""
+    import torch
+
     return {
+        "date": date.today().isoformat(),
+        "command": command(sys.argv),
         "cpu": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
-        "load": round(os.getloadavg()[0], 2),
+        "load before": round(_LOAD_BEFORE, 2),
+        "load after": round(os.getloadavg()[0], 2),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in ("torch", *peers)},
     }
+
+
+def command(words: Sequence[str]) -> str:
+    """The command as one would give it from the checkout, with the last part of paths that lead elsewhere.
+
+    >>> command([str(ROOT / "benchmarks" / "x.py"), "--photos", "/home/me/rooms"])
+    'python benchmarks/x.py --photos rooms'
+    """
+    told = [str(Path(word).relative_to(ROOT)) if word.startswith(f"{ROOT}/") else word for word in words]
+    return " ".join(["python", *(Path(word).name if Path(word).is_absolute() else word for word in told)])
 
 
 def _processor() -> str:
@@ -119,11 +189,12 @@ def markdown(rows: Sequence[Row]) -> str:
     """A table of figures to three digits; a row without a value leaves its cell empty."""
     plain = (column for row in rows for column, value in row.items() if not isinstance(value, list | Mapping))
     columns = list(dict.fromkeys(plain))
-    lines = [[_cell(row.get(column)) for column in columns] for row in rows]
+    lines = [[shown(row.get(column)) for column in columns] for row in rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in [columns, ["---"] * len(columns), *lines])
 
 
-def _cell(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value as it reads in a table."""
     if value is None:
         return ""
     if isinstance(value, float):
@@ -133,5 +204,5 @@ def _cell(value: Any) -> str:
 
 def _told(environment: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items())
-    plain = ", ".join(f"{name} {value}" for name, value in environment.items() if name != "versions")
-    return f"{plain}; {versions}."
+    plain = ", ".join(f"{name} {value}" for name, value in environment.items() if name not in ("versions", "command"))
+    return f"`{environment['command']}`: {plain}; {versions}."
