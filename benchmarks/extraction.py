@@ -132,11 +132,18 @@ def from_timm(network: str, files: Sequence[Path], workers: int) -> Callable[[],
     return look
 
 
+def prepared(extractor: Extractor, file: Path) -> None:
+    """A file as the network is shown it."""
+    extractor.preprocessing.pixels(extractor.decoder.decode(file.read_bytes()).image)
+
+
+def on_threads(prepare: Callable[[Path], None], files: Sequence[Path], threads: int) -> None:
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(prepare, files))
+
+
 def decoding_calls(extractor: Extractor, files: Sequence[Path], transform: Any) -> dict[str, Callable[[], object]]:
     """Decoding and resizing alone, on all threads."""
-
-    def ours(file: Path) -> None:
-        extractor.preprocessing.pixels(extractor.decoder.decode(file.read_bytes()).image)
 
     def tutorial(file: Path) -> None:
         transform(Image.open(file).convert("RGB"))
@@ -144,15 +151,12 @@ def decoding_calls(extractor: Extractor, files: Sequence[Path], transform: Any) 
     def by_torchvision(file: Path) -> None:
         decode_jpeg(read_file(str(file)), mode=ImageReadMode.RGB)
 
-    def on_threads(prepare: Callable[[Path], None]) -> None:
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            list(pool.map(prepare, files))
-
-    return {
-        "decode and resize: ours": partial(on_threads, ours),
-        "decode and resize: PIL and torchvision's transform": partial(on_threads, tutorial),
-        "decode without resizing: torchvision.io": partial(on_threads, by_torchvision),
+    ways: dict[str, Callable[[Path], None]] = {
+        "decode and resize: ours": partial(prepared, extractor),
+        "decode and resize: PIL and torchvision's transform": tutorial,
+        "decode without resizing: torchvision.io": by_torchvision,
     }
+    return {name: partial(on_threads, prepare, files, torch.get_num_threads()) for name, prepare in ways.items()}
 
 
 def network_calls(network: str, files: Sequence[Path]) -> dict[str, Callable[[], object]]:
@@ -266,6 +270,13 @@ def photos_in(folder: Path | None, count: int, drawn: Path) -> list[Path]:
     return [found[at] for at in np.linspace(0, len(found) - 1, min(count, len(found))).astype(int)]
 
 
+def whole_batches(files: list[Path], batch: int) -> list[Path]:
+    """So that the forward pass alone looks at as many pictures as there are files."""
+    if len(files) < batch:
+        raise SystemExit(f"there are {len(files)} pictures: a batch is {batch}, and one is the least")
+    return files[: len(files) // batch * batch]
+
+
 def drawn_photos(folder: Path, count: int) -> list[Path]:
     """64 that differ; the rest are these again with a comment of their own, so that none counts as seen before."""
     kinds = []
@@ -291,7 +302,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as drawn:
-        files = photos_in(options.photos, options.pictures, Path(drawn))
+        files = whole_batches(photos_in(options.photos, options.pictures, Path(drawn)), BATCH)
         picture = "{} × {}".format(*Image.open(files[0]).size)
         rows = [*network_rows(options.network, files, options.repeats), *reuse_rows(files, options.repeats)]
     facts = {**environment(["torchvision", "timm", "pillow", "numpy"]), "pictures": len(files), "batch": BATCH}

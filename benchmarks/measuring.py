@@ -51,11 +51,17 @@ def interleaved(
     for round_ in range(repeats):
         first = round_ % max(1, len(names))
         for name in names[first:] + names[:first]:
-            started, used = clock(), processor_seconds()
-            calls[name]()
-            taken[name].append(clock() - started)
-            taken[name].processor.append(processor_seconds() - used)
+            note(taken[name], calls[name], clock)
     return taken
+
+
+def note(taken: Rounds, call: Callable[[], Any], clock: Callable[[], float] = time.perf_counter) -> Any:
+    """Call it, add what it took, and return what it returns."""
+    started, used = clock(), processor_seconds()
+    found = call()
+    taken.append(clock() - started)
+    taken.processor.append(processor_seconds() - used)
+    return found
 
 
 def missing_for(call: Callable[[], object]) -> str | None:

@@ -5,10 +5,10 @@
 
 Drawn codes of 512 dimensions in ten overlapping classes. Every round calls each way once, so that what else the machine
 does falls on all; ratios are medians over the rounds. The peers are faiss-cpu, pytorch-metric-learning, scikit-learn
-and torchmetrics (`pip install -e '.[bench]'`), and open-metric-learning where it can be imported; the slow ones meet the
+and torchmetrics (`pip install -e '.[bench]'`), and open-metric-learning where it can be imported; slow ones meet the
 smallest set alone, torchmetrics one of its own. The floor is the matrix product in float32. A filter of float32 is what
 a processor without bfloat16 has. With --large only large splits are timed, without peers but FAISS, and the memory of
-a still larger one is measured; that writes benchmarks/results/retrieval_large.*, else retrieval.*.
+a still larger one is measured; that writes benchmarks/results/retrieval_large.{json,md}, else retrieval.{json,md}.
 """
 
 import argparse

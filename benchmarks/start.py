@@ -24,12 +24,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import measuring  # which imports nothing that torch would not
 import numpy as np
-
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "src"))
-
-import measuring  # imports nothing that torch would not
+from measuring import ROOT
 
 HEADS, DEFAULT_EPOCHS = 24, 60
 TRAIN, EVALUATE = str(ROOT / "train.py"), str(ROOT / "evaluate.py")
