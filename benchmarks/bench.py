@@ -18,17 +18,17 @@ from measuring import ROOT, environment, report
 from running import Part, failures, run_all
 
 PARTS = {  # the arguments, those of --quick, and about how many seconds on two quiet cores
-    "start": ("", "--repeats 1 --epochs 1 --pictures 100", 135),
-    "retrieval": ("", "--rows 1000,2000 --gallery 2000 --repeats 1", 190),
-    "training": ("", "--repeats 1 --heads 1", 190),
+    "start": ("", "--repeats 1 --epochs 1 --pictures 100", 115),
+    "retrieval": ("", "--rows 1000 --gallery 2000 --repeats 1", 140),
+    "training": ("", "--repeats 1 --heads 1", 180),
     "seeds": ("", "--repeats 1 --epochs 1 --seeds 2", 50),
-    "extraction": ("", "--network shufflenet_v2_x0_5 --pictures 32 --repeats 1", 125),
+    "extraction": ("", "--network shufflenet_v2_x0_5 --pictures 32 --repeats 1", 140),
     "growth": ("", "--sizes 1000 --repeats 1", 90),
-    "finding": ("--run {run}", "--run {run} --sizes 1000 --repeats 1", 60),
+    "finding": ("--run {run}", "--run {run} --sizes 1000 --repeats 1", 55),
     "index": ("", "--rows 12000 --repeats 1", 20),
-    "votes": ("{run}", "{run}", 12),
-    "export": ("--run {run}", "--run {run} --repeats 1", 20),
-    "ring": ("--rows 10000,20000", "--rows 1000 --repeats 1", 60),
+    "votes": ("{run}", "{run}", 10),
+    "export": ("--run {run}", "--run {run} --repeats 1", 15),
+    "ring": ("--rows 20000", "--rows 1000 --repeats 1", 45),
 }
 
 

@@ -41,7 +41,7 @@ from likeness.images.table import ImageTable, Row, tabulate
 LAYERS = {"resnet50": "layer4", "vgg16": "classifier.4", "shufflenet_v2_x0_5": "conv5", "squeezenet1_1": "features"}
 OF_TIMM = ("resnet50", "vgg16")
 BATCH = 16
-HASHED, KEPT_ROWS, WIDTH, SHARD = 5000, 1_000_000, 16, 32 << 20
+HASHED, KEPT_ROWS, WIDTH, SHARD = 5000, 200_000, 16, 32 << 20
 
 
 class Files(Dataset):
@@ -215,7 +215,7 @@ def rate(figure: dict[str, Any], pictures: int) -> dict[str, Any]:
 
 @contextmanager
 def kept_rows(rows_a_shard: int) -> Iterator[tuple[Path, np.ndarray]]:
-    """A store of a million drawn rows, and their keys."""
+    """A store of drawn rows, and their keys."""
     keys = np.random.default_rng(0).integers(0, 256, (KEPT_ROWS, 32), dtype=np.uint8)
     with tempfile.TemporaryDirectory() as store:
         shelf = Shelf(Path(store), {"drawn": 0})
@@ -250,7 +250,7 @@ def reuse_rows(files: Sequence[Path], repeats: int) -> Iterator[dict[str, Any]]:
         yield from in_seconds(calls, repeats)
     for what, rows in (("32 MB", SHARD // row_bytes((WIDTH,))), ("5 s at 60 a second", 300)):
         with kept_rows(rows) as (store, keys):
-            name = f"opening a store of 1 M rows, shards of {what}"
+            name = f"opening a store of {KEPT_ROWS:,} rows, shards of {what}"
             yield from in_seconds({name: partial(opened, store, keys)}, repeats)
 
 

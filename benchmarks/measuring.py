@@ -20,7 +20,6 @@ from likeness.files import write_atomic, write_json
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(os.environ.get("BENCHMARK_RESULTS") or Path(__file__).parent / "results")  # elsewhere, to try one
 Row = Mapping[str, Any]
-_LOAD_BEFORE = os.getloadavg()[0]  # this module is read before anything is measured
 
 
 class Rounds(list[float]):
@@ -81,6 +80,28 @@ def processor_seconds() -> float:
     return time.process_time() + children.ru_utime + children.ru_stime
 
 
+def busy_seconds() -> float:
+    """Of all cores since the machine was started, with what a hypervisor took; 0 where there is no Linux to ask."""
+    try:
+        told = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+    except OSError:
+        return 0.0
+    user, nice, system, _idle, _waiting, interrupts, soft, stolen = map(int, told)
+    return (user + nice + system + interrupts + soft + stolen) / os.sysconf("SC_CLK_TCK")
+
+
+# This module is read before anything is measured.
+_LOAD_BEFORE, _BEGUN = os.getloadavg()[0], (time.perf_counter(), processor_seconds(), busy_seconds())
+
+
+def share_of_others() -> float:
+    """Of all cores' time since this process was begun, the part that other processes had."""
+    passed, own, busy = (
+        now - then for now, then in zip((time.perf_counter(), processor_seconds(), busy_seconds()), _BEGUN, strict=True)
+    )
+    return max(0.0, busy - own) / (passed * (os.cpu_count() or 1))
+
+
 def figures(
     seconds: Mapping[str, Rounds], name: str, unit: str = "s", per: float = 1, base: tuple[str, str] | None = None
 ) -> dict[str, Any]:
@@ -133,7 +154,7 @@ def _resident(mark: str) -> int:
 
 
 def environment(peers: Sequence[str] = ()) -> dict[str, Any]:
-    """When and where, the load before and after, versions of torch and of the named packages (one may be missing)."""
+    """When and where, load, others' share of the cores, and versions of torch and of the named packages."""
     import torch
 
     return {
@@ -145,6 +166,7 @@ def environment(peers: Sequence[str] = ()) -> dict[str, Any]:
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
         "load before": round(_LOAD_BEFORE, 2),
         "load after": round(os.getloadavg()[0], 2),
+        "others": round(share_of_others(), 3),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in ("torch", *peers)},
     }

@@ -17,9 +17,9 @@ from likeness.files import write_atomic
 
 DOCS = ROOT / "docs"
 MARKED = re.compile(r"(?<=<!-- measured: )(\S+)( -->\n).*?(?=<!-- end -->)", re.DOTALL)
-UNQUIET, QUIET_LOAD = 0.3, 0.7
+UNQUIET, MUCH = 0.3, 0.05
 TOLD_APART = ("date", "command", "cpu", "cores", "threads", "gpu", "python", "versions", "note")
-TOLD_APART += ("load before", "load after")
+TOLD_APART += ("load before", "load after", "others")
 Row = Mapping[str, Any]
 Result = Mapping[str, Any]
 
@@ -67,13 +67,13 @@ def origin(found: Result) -> str:
         *others,
         *([f"load {load}"] if load else []),
     ]
-    busy = where.get("load before", 0) > QUIET_LOAD and any("seconds" in row for row in rows)
+    disturbed = where.get("others", 0) > MUCH and any("seconds" in row for row in rows)
     sentences = [
         f"{', '.join(told)}; Python {where['python']}, {', '.join(versions)}.",
         spread_of(rows),
         where.get("note", "").strip(),
         missing_of(rows),
-        "**Other work may have run on this machine meanwhile.**" if busy else "",
+        f"**Other work had {where['others']:.0%} of the cores meanwhile.**" if disturbed else "",
     ]
     return " ".join(filter(None, sentences))
 

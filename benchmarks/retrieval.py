@@ -1,6 +1,6 @@
 """Exact retrieval beside what else there is: hits and neighbours within one split, and queries against a gallery.
 
-    python benchmarks/retrieval.py [--rows 10000,30000] [--threads 2] [--repeats 5]
+    python benchmarks/retrieval.py [--rows 10000] [--threads 2] [--repeats 5]
     python benchmarks/retrieval.py --large [--rows 50000] [--memory 200000]
 
 Drawn codes of 512 dimensions in ten overlapping classes. Every round calls each way once, so that what else the machine
@@ -223,7 +223,7 @@ def large(sizes: list[int], memory: int, repeats: int) -> Iterator[measuring.Row
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", help="of the splits (default: 10000,30000, with --large 50000)")
+    parser.add_argument("--rows", help="of the splits (default: 10000, with --large 50000)")
     parser.add_argument("--gallery", type=int, default=100_000)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
@@ -237,7 +237,7 @@ def main() -> None:
         faiss.omp_set_num_threads(options.threads)
     except ImportError:
         raise SystemExit("faiss-cpu is what all is compared with: pip install -e '.[bench]'") from None
-    sizes = [int(size) for size in (options.rows or ("50000" if options.large else "10000,30000")).split(",")]
+    sizes = [int(size) for size in (options.rows or ("50000" if options.large else "10000")).split(",")]
     if options.large:
         rows = list(large(sizes, options.memory, options.repeats))
     else:

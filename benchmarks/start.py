@@ -1,6 +1,6 @@
 """What a command costs before it does any work: start-up, the first training step, the next job, a grid of 24 heads.
 
-    python benchmarks/start.py [--repeats 5] [--epochs 20] [--pictures 3210] [--parts start,first,second,grid]
+    python benchmarks/start.py [--repeats 5] [--epochs 10] [--pictures 3210] [--parts start,first,second,grid]
 
 Every row of features is in the store before. Commands and the bare imports that they are compared with take turns, each
 in a fresh process; beside the seconds of the clock stand those of the processor, which other work on the machine moves
@@ -53,7 +53,7 @@ Seconds = tuple[float, float]  # of the clock, of the processor
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--epochs", type=int, default=20, help="of each of the 24 heads")
+    parser.add_argument("--epochs", type=int, default=10, help="of each of the 24 heads")
     parser.add_argument("--pictures", type=int, default=3210)
     parser.add_argument("--parts", default="start,first,second,grid")
     parser.add_argument("--inside", choices=("first", "second", "grid"), help=argparse.SUPPRESS)

@@ -60,6 +60,16 @@ def test_the_processors_seconds_are_those_of_ended_children_too():
     assert measuring.processor_seconds() > used + 0.01
 
 
+def test_the_cores_time_of_other_processes_is_told_from_ones_own(monkeypatch):
+    """Of ten seconds of two cores, eight were worked and three were this process's: five of twenty are others'."""
+    monkeypatch.setattr(measuring, "_BEGUN", (100.0, 1.0, 1000.0))
+    monkeypatch.setattr(measuring.time, "perf_counter", lambda: 110.0)
+    monkeypatch.setattr(measuring, "processor_seconds", lambda: 4.0)
+    monkeypatch.setattr(measuring, "busy_seconds", lambda: 1008.0)
+    monkeypatch.setattr(measuring.os, "cpu_count", lambda: 2)
+    assert measuring.share_of_others() == 0.25
+
+
 def test_a_command_reads_as_given_in_the_checkout_and_names_no_folder_of_the_machine():
     words = [f"{ROOT}/benchmarks/x.py", "--photos", "/home/me/rooms", "--repeats", "5"]
     assert measuring.command(words) == "python benchmarks/x.py --photos rooms --repeats 5"
@@ -92,4 +102,4 @@ def test_a_report_is_a_table_and_all_that_was_measured(tmp_path):
     kept = json.loads((tmp_path / "x.json").read_text())
     assert kept["rows"] == rows
     assert kept["environment"]["versions"]["numpy"] == np.__version__
-    assert {"date", "command", "threads", "load before", "load after"} <= kept["environment"].keys()
+    assert {"date", "command", "threads", "load before", "load after", "others"} <= kept["environment"].keys()
