@@ -80,7 +80,7 @@ def measured(run: Path, out: Path, files: Sequence[Path], given: argparse.Namesp
         "codes of pixels, onnxruntime": lambda: by_onnx(session, few),
         "codes of files, torch": lambda: model.encode(files[:MOST]),
     }
-    seconds = interleaved(calls, given.repeats)
+    seconds = interleaved(calls, given.repeats, memory=True)
     for name in calls:
         row = {"what": name, **figures(seconds, name)}
         if name.startswith("codes") and "s" in row:

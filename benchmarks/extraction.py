@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 import torchvision
-from measuring import environment, figures, interleaved, peak_memory_of, ratio, report
+from measuring import environment, figures, interleaved, ratio, report
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -194,14 +194,12 @@ COMPARED = {
 
 def network_rows(network: str, files: Sequence[Path], repeats: int) -> Iterator[dict[str, Any]]:
     calls = network_calls(network, files)
-    seconds = interleaved(calls, repeats)
-    for name, call in calls.items():
+    seconds = interleaved(calls, repeats, memory=True)
+    for name in calls:
         row = {"what": name, **rate(figures(seconds, name), len(files))}
         other = COMPARED.get(name)
         if other is not None and seconds[name].missing is None:
             row |= {"times": 1 / ratio(seconds, name, other), "that of": other}
-        if name.startswith("from files") and seconds[name].missing is None:
-            row["peak MiB"] = (peak_memory_of(call) or 0) / 2**20
         yield row
 
 

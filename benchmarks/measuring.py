@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -28,7 +29,10 @@ class Rounds(list[float]):
     Attributes:
         processor: Those of the processor in the same rounds, of all threads and of children that have ended.
         missing: The package without which there are no rounds.
+        peak: Bytes of memory that the last round needed beyond what was held before it, where that was asked.
     """
+
+    peak: int | None = None
 
     def __init__(
         self, clock: Iterable[float] = (), processor: Iterable[float] = (), missing: str | None = None
@@ -37,9 +41,7 @@ class Rounds(list[float]):
         self.processor, self.missing = list(processor), missing
 
 
-def interleaved(
-    calls: Mapping[str, Callable[[], object]], repeats: int, clock: Callable[[], float] = time.perf_counter
-) -> dict[str, Rounds]:
+def interleaved(calls: Mapping[str, Callable[[], object]], repeats: int, memory: bool = False) -> dict[str, Rounds]:
     """Seconds of each call, ``repeats`` of them, in turns: what else the machine does falls on all alike.
 
     Each is called once before, not counted; one whose package is not installed is missing from then on. Every round
@@ -50,15 +52,19 @@ def interleaved(
     for round_ in range(repeats):
         first = round_ % max(1, len(names))
         for name in names[first:] + names[:first]:
-            note(taken[name], calls[name], clock)
+            each = partial(note, taken[name], calls[name])
+            if memory and round_ == repeats - 1:
+                taken[name].peak = peak_memory_of(each)
+            else:
+                each()
     return taken
 
 
-def note(taken: Rounds, call: Callable[[], Any], clock: Callable[[], float] = time.perf_counter) -> Any:
+def note(taken: Rounds, call: Callable[[], Any]) -> Any:
     """Call it, add what it took, and return what it returns."""
-    started, used = clock(), processor_seconds()
+    started, used = time.perf_counter(), processor_seconds()
     found = call()
-    taken.append(clock() - started)
+    taken.append(time.perf_counter() - started)
     taken.processor.append(processor_seconds() - used)
     return found
 
@@ -119,6 +125,8 @@ def figures(
     if base is not None and seconds[base[0]].missing is None:
         row[f"× {base[1]}"] = ratio(seconds, name, base[0])
     row |= {"spread": spread(taken), f"processor {unit}": scale * median(taken.processor)}
+    if taken.peak is not None:
+        row["MiB"] = taken.peak / 2**20
     return row | {"seconds": list(taken), "processor seconds": taken.processor}
 
 

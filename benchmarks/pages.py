@@ -143,7 +143,7 @@ def extraction(rows: Sequence[Row]) -> Iterator[str]:
     rates, others = [], []
     for row in rows:
         (others if "s" in row else rates).append(row)
-    told = ("what", "pictures a second", "a second of the processor", "times", "that of", "spread", "peak MiB")
+    told = ("what", "pictures a second", "a second of the processor", "times", "that of", "spread", "MiB")
     yield columns(rates, *told, "missing")
     yield columns(others, "what", "s", "processor s", "spread")
 
@@ -228,7 +228,8 @@ def index(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def export(rows: Sequence[Row]) -> Iterator[str]:
-    yield columns(rows, "what", "is", "a second", "a second of the processor", "s", "processor s", "spread", "missing")
+    told = ("what", "is", "a second", "a second of the processor", "s", "processor s", "spread", "MiB", "missing")
+    yield columns(rows, *told)
 
 
 def votes() -> str:

@@ -185,13 +185,10 @@ def hard(rows: int, k: int) -> dict[str, Ways]:
     return found
 
 
-def measured(task: str, ways: Ways, repeats: int, memory: bool = False) -> Iterator[measuring.Row]:
-    seconds = measuring.interleaved(ways, repeats)
-    for name, call in ways.items():
-        row = {"task": task, "way": name, **measuring.figures(seconds, name, "ms", base=BASE)}
-        if memory and seconds[name].missing is None and (peak := measuring.peak_memory_of(call)) is not None:
-            row["MiB"] = peak / 2**20
-        yield row
+def measured(task: str, ways: Ways, repeats: int) -> Iterator[measuring.Row]:
+    seconds = measuring.interleaved(ways, repeats, memory=True)
+    for name in ways:
+        yield {"task": task, "way": name, **measuring.figures(seconds, name, "ms", base=BASE)}
 
 
 def memory_alone(rows: int, k: int) -> measuring.Row:
@@ -207,7 +204,7 @@ def as_usual(sizes: list[int], gallery: int, repeats: int) -> Iterator[measuring
     yield from measured(f"{ROWS_FOR_TORCHMETRICS:,} rows, k = {k}", beside_torchmetrics(k), repeats)
     for size in sizes:
         ways = one_split(size, k, all_peers=size == smallest)
-        yield from measured(f"{size:,} rows, k = {k}", ways, repeats, memory=size == smallest)
+        yield from measured(f"{size:,} rows, k = {k}", ways, repeats)
     codes, _ = drawn(gallery)
     for queries, told in ((1, "1 query"), (64, "64 queries"), (4096, "4,096 queries")):
         yield from measured(f"{told}, {gallery:,} rows", against_gallery(codes, queries, 10), repeats)

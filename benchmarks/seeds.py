@@ -75,7 +75,7 @@ def measured(width: int, code: int, options: argparse.Namespace) -> Iterator[dic
             train(composed(code, options, Path(place)), features, Path(place) / "run")
 
     ways = {ALONE: partial(in_a_folder, one_after_the_other), "in one job": partial(in_a_folder, fitted)}
-    seconds = measuring.interleaved(ways, options.repeats)
+    seconds = measuring.interleaved(ways, options.repeats, memory=True)
     for name in ways:
         told = {"head": f"{width} → {code} → {width}", "heads": options.seeds, "way": name}
         yield {**told, **measuring.figures(seconds, name, base=(ALONE, ALONE))}

@@ -114,14 +114,18 @@ def measured(width: int, code: int, epochs: int, compiled_epochs: int, repeats: 
         "likeness, bf16, compiled": (more, partial(as_train_does, features, composed(code, more, bf16, compiled))),
         "Lightning as people write it": (epochs, partial(as_people_write_it, features, code, epochs)),
     }
-    seconds = measuring.interleaved({name: way for name, (_, way) in ways.items()}, repeats)
-    each = {  # of an epoch, so that ratios are of epochs
-        name: measuring.Rounds([s / count for s in whole], [s / count for s in whole.processor])
-        for (name, whole), (count, _) in zip(seconds.items(), ways.values(), strict=True)
-    }
+    seconds = measuring.interleaved({name: way for name, (_, way) in ways.items()}, repeats, memory=True)
+    of_an_epoch = {name: divided(seconds[name], count) for name, (count, _) in ways.items()}
     for name, (count, _) in ways.items():
         told = {"head": f"{width} → {code} → {width}", "way": name, "epochs": count}
-        yield {**told, **measuring.figures(each, name, "ms", base=(FLOOR, "floor"))}
+        yield {**told, **measuring.figures(of_an_epoch, name, "ms", base=(FLOOR, "floor"))}
+
+
+def divided(taken: measuring.Rounds, by: int) -> measuring.Rounds:
+    """So that ratios are of epochs."""
+    each = measuring.Rounds([s / by for s in taken], [s / by for s in taken.processor])
+    each.peak = taken.peak
+    return each
 
 
 def main() -> None:

@@ -82,6 +82,13 @@ def test_a_ratio_is_of_the_same_round():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's mark is Linux' own")
+def test_memory_is_that_of_the_last_round_which_counts_like_the_others():
+    seconds = measuring.interleaved({"ours": lambda: np.ones(32 << 20, np.uint8).sum()}, repeats=2, memory=True)
+    assert len(seconds["ours"]) == 2
+    assert 31 <= measuring.figures(seconds, "ours")["MiB"] < 64
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's mark is Linux' own")
 def test_peak_memory_is_of_the_call():
     needed = measuring.peak_memory_of(lambda: np.ones(32 << 20, np.uint8).sum())
     assert 31 << 20 <= needed < 64 << 20
