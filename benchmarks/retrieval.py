@@ -13,8 +13,9 @@ a still larger one is measured; that writes benchmarks/results/retrieval_large.{
 
 import argparse
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from contextlib import contextmanager, suppress
+from functools import cache, partial
+from typing import Any
 from unittest.mock import patch
 
 import measuring
@@ -96,6 +97,7 @@ def product(codes: Tensor) -> None:
 
 
 def metric_learning(codes: Tensor, labels: Tensor) -> object:
+    import faiss  # noqa: F401  without which it has no neighbours
     from pytorch_metric_learning.utils.accuracy_calculator import AccuracyCalculator
 
     return AccuracyCalculator(include=("precision_at_1",), k=1).get_accuracy(codes, labels)
@@ -160,16 +162,21 @@ def beside_torchmetrics(k: int) -> Ways:
 
 
 def against_gallery(codes: Tensor, queries: int, k: int) -> Ways:
-    import faiss
-
     asked = drawn(queries + 1)[0][:queries]
-    index = faiss.IndexFlatIP(WIDTH)
-    index.add(codes.numpy())
+
+    @cache
+    def index() -> Any:
+        import faiss
+
+        made = faiss.IndexFlatIP(WIDTH)
+        made.add(codes.numpy())
+        return made
+
     kept = Gallery(codes, torch.arange(len(codes)))
     with float32_filter():
         without = Gallery(codes, torch.arange(len(codes)))
     return {
-        BASE[0]: partial(index.search, asked.numpy(), k),
+        BASE[0]: lambda: index().search(asked.numpy(), k),
         "likeness, Gallery": partial(kept.neighbours, asked, k),
         "likeness, Gallery, float32 filter": partial(in_float32, partial(without.neighbours, asked, k)),
     }
@@ -228,12 +235,10 @@ def main() -> None:
     parser.add_argument("--memory", type=int, default=200_000, help="rows of a split of which only that is measured")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    try:
+    with suppress(ImportError):  # then it is missing in the tables, and so are the ratios to it
         import faiss
 
         faiss.omp_set_num_threads(options.threads)
-    except ImportError:
-        raise SystemExit("faiss-cpu is what all is compared with: pip install -e '.[bench]'") from None
     sizes = [int(size) for size in (options.rows or ("50000" if options.large else "10000")).split(",")]
     if options.large:
         rows = list(large(sizes, options.memory, options.repeats))
