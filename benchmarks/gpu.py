@@ -16,10 +16,10 @@ from measuring import ROOT, environment, report
 from running import Part, failures, run_all
 
 PARTS = (
-    Part("tests", ("-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"), 120, 300),
+    Part("tests", ("-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"), 120, 360),
     Part("retrieval", ("gpu_retrieval.py",), 240, 420),
-    Part("training", ("gpu_training.py",), 120, 300),
-    Part("seeds", ("seeds.py", "--accelerator", "gpu"), 60, 180),
+    Part("training", ("gpu_training.py",), 120, 270),
+    Part("seeds", ("seeds.py", "--accelerator", "gpu"), 60, 150),
     Part("extraction", ("gpu_extraction.py",), 120, 300),
 )
 

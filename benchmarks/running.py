@@ -34,7 +34,8 @@ def run_all(parts: Iterable[Part], environment: Mapping[str, str] | None = None)
     """Run each with its output in outputs/benchmarks/NAME.log; returns a row for each."""
     parts, rows = list(parts), []
     for number, part in enumerate(parts, start=1):
-        _say(f"[{number}/{len(parts)}] {part.name}: about {part.seconds} s of {sum(p.seconds for p in parts)}")
+        left = sum(each.seconds for each in parts[number - 1 :])
+        _say(f"[{number}/{len(parts)}] {part.name}: about {part.seconds} s of {left} s that are left")
         started = time.perf_counter()
         outcome = _outcome(part, {**os.environ, "PYTHONPATH": _path(), **(environment or {})})
         taken = time.perf_counter() - started
