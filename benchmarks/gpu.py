@@ -1,6 +1,6 @@
 """Every benchmark of a GPU, its correctness tests first, and what docs/ says of them: `make bench-gpu`.
 
-    python benchmarks/gpu.py [--parts tests,retrieval,training,seeds,extraction]
+    python benchmarks/gpu.py [--parts tests,retrieval,training,extraction]
 
 Each part is a process of its own with a limit; all limits together are 25 minutes. Where the tests fail nothing is
 timed. Writes benchmarks/results/gpu_NAME.{json,md}; BENCHMARK_RESULTS names another folder for them. Without a GPU it
@@ -18,8 +18,7 @@ from running import Part, failures, run_all
 PARTS = (
     Part("tests", ("-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider"), 120, 360),
     Part("retrieval", ("gpu_retrieval.py",), 240, 420),
-    Part("training", ("gpu_training.py",), 120, 270),
-    Part("seeds", ("seeds.py", "--accelerator", "gpu"), 60, 150),
+    Part("training", ("gpu_training.py",), 300, 420),
     Part("extraction", ("gpu_extraction.py",), 120, 300),
 )
 
