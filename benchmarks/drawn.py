@@ -19,3 +19,7 @@ def trained(run: Path) -> Path:
 def rooms(folder: Path) -> Path:
     write_rooms(folder, homes=16)
     return folder
+
+
+if __name__ == "__main__":
+    trained(Path(sys.argv[1]))
