@@ -40,7 +40,7 @@ def main() -> None:
     for _ in range(given.repeats):
         with tempfile.TemporaryDirectory() as place:
             facts = measured(Path(place) / "index", given.rows, taken)
-    rows: list[dict[str, Any]] = [{"what": name, **figures(taken, name)} for name in taken]
+    rows: list[dict[str, Any]] = [{"what": name, "rows": given.rows, **figures(taken, name)} for name in taken]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     name = "index" if given.rows <= LARGEST_OF_ALL_DAYS else "index_large"
     sys.stdout.write(report(name, rows, {**environment(("numpy",)), **facts, "peak GiB": round(peak, 2)}))
@@ -53,7 +53,7 @@ def measured(folder: Path, rows: int, taken: dict[str, Rounds]) -> dict[str, Any
         note(taken[name], work)
 
     index = Index.create(folder, MODEL, WIDTH)
-    timed(f"add {rows:,} in batches of {BATCH:,}", lambda: index.add(batches(0, rows), MODEL))
+    timed(f"add all, in batches of {BATCH:,}", lambda: index.add(batches(0, rows), MODEL))
     timed("add 1", lambda: index.add([entries(rows, 1)], MODEL))
     timed("add 1,000", lambda: index.add([entries(rows + 1, 1000)], MODEL))
     timed("remove 1,000 by id", lambda: index.remove(ids=list(range(0, 10 * 1000, 10))))

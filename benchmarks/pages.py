@@ -226,7 +226,8 @@ def engine(row: Row) -> Row:
 
 
 def index(rows: Sequence[Row]) -> Iterator[str]:
-    yield columns(rows, "what", "s", "processor s", "spread")
+    some = [{**row, "rows": f"{row['rows']:,} codes"} for row in rows]
+    yield across(some, "what", "rows", lambda row: duration(row["s"]))
 
 
 def export(rows: Sequence[Row]) -> Iterator[str]:
