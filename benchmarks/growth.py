@@ -11,6 +11,7 @@ it: benchmarks/extraction.py.
 
 import argparse
 import json
+import math
 import resource
 import subprocess
 import sys
@@ -43,13 +44,13 @@ from likeness.runs.folder import RunFolder
 OF_A_CLASS, CODE, K = 200, 64, 10
 LARGEST_OF_ALL_DAYS = 100_000
 SHARD_BYTES = 32 << 20
-LARGEST_SCORED = 100_000  # every query's rank and MAP@R: a hundred times as long for ten times the pictures
 DRAWN = {  # what the picture shows
     "opening s": "opening the store",
     "epoch s": "an epoch of a dense head",
     "default head s": "the default head's fit",
     "hits s": "hits of a fifth",
     "neighbours s": "ten neighbours of a fifth",
+    "scores s": "scores of a fifth",
     "peak GB": "peak memory, GB",
 }
 
@@ -112,8 +113,7 @@ def _round(count: int, width: int, folder: Path, taken: dict[str, Rounds]) -> in
     codes, ids = codes_of(pca.encode, val), val.sample_ids
     timed("hits", _metric(codes, val, only_hits=True).compute)
     timed("neighbours", lambda: neighbours(codes, codes, K, query_ids=ids, gallery_ids=ids))
-    if count <= LARGEST_SCORED:
-        timed("scores", _metric(codes, val, only_hits=False).compute)
+    timed("scores", _metric(codes, val, only_hits=False).compute)
     return sum(path.stat().st_size for path in folder.glob("store/*/*"))
 
 
@@ -168,7 +168,7 @@ def draw(rows: Sequence[Mapping[str, Any]], threads: int, path: Path) -> None:
     axes = figure.add_subplot()
     counts = [row["pictures"] for row in rows]
     for (name, told), colour, marker in zip(DRAWN.items(), style.COLOURS, style.MARKERS, strict=False):
-        values = [row[name] for row in rows]
+        values = [row.get(name, math.nan) for row in rows]
         axes.plot(counts, values, color=colour, marker=marker, markersize=5, linewidth=1.5, label=told)
     axes.set_xscale("log")
     axes.set_yscale("log")

@@ -168,7 +168,7 @@ GROWING = {  # what grows how, and by which power of the number of pictures; 0: 
     "default head": ("at most 8192 rows", 0),
     "hits": ("Q² C", 2),
     "neighbours": ("Q² C", 2),
-    "scores": ("Q² log Q", 2),
+    "scores": ("Q²", 2),
 }
 BEYOND = 100_000_000
 
