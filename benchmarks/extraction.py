@@ -1,35 +1,35 @@
 """From JPEG files to features: this project, what people write instead, and the forward pass alone, in turns.
 
-    python benchmarks/extraction.py [PHOTOS] [--network resnet50] [--pictures 320] [--repeats 5] [--threads N]
+    python benchmarks/extraction.py [PHOTOS] [--network resnet50] [--pictures 64] [--repeats 5] [--threads N]
 
-PHOTOS is a folder of JPEG files; left out it is ../shared/data/rooms where that is, else files are drawn. Weights are
-random (only sums and products are timed; what bf16 does to real features stands in docs/performance.md). Every figure
-is a median over rounds in which all ways take turns, and every ratio a median of ratios within a round. Writes
-benchmarks/results/extraction_NETWORK.json and .md.
+PHOTOS is a folder of JPEG files; without it files of 640 × 480 are drawn. Weights are random (only sums and products
+are timed; what bf16 does to real features stands in docs/performance.md). Every figure is a median over rounds in which
+all ways take turns, and every ratio a median of ratios within a round. timm's loader is `timm.data.create_loader`.
+Writes benchmarks/results/extraction_NETWORK.{json,md}.
 """
 
 import argparse
+import io
 import os
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
 import torchvision
-from measuring import environment, interleaved, peak_memory_of, ratio, report, spread
+from measuring import environment, figures, interleaved, ratio, report
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.io import ImageReadMode, decode_jpeg, read_file
 from torchvision.models.feature_extraction import create_feature_extractor
 
+from likeness.console import terminal
 from likeness.features.backbone import Backbone, own_preprocessing
 from likeness.features.extraction import Batch, Extractor, extract, looked_at
 from likeness.features.store import Shelf, row_bytes
@@ -38,23 +38,34 @@ from likeness.images.folder import digests
 from likeness.images.ledger import Ledger
 from likeness.images.table import ImageTable, Row, tabulate
 
-PHOTOS = Path(__file__).parents[2] / "shared" / "data" / "rooms"
 LAYERS = {"resnet50": "layer4", "vgg16": "classifier.4", "shufflenet_v2_x0_5": "conv5", "squeezenet1_1": "features"}
+OF_TIMM = ("resnet50", "vgg16")
 BATCH = 16
-HASHED, KEPT_ROWS, WIDTH, SHARD = 5000, 1_000_000, 16, 32 << 20
+HASHED, KEPT_ROWS, WIDTH, SHARD = 5000, 200_000, 16, 32 << 20
 
 
 class Files(Dataset):
     """What a tutorial writes: open, transform, return."""
 
-    def __init__(self, files: Sequence[Path], transform: Callable[[Image.Image], Tensor]) -> None:
+    def __init__(self, files: Sequence[Path], transform: Callable[[Image.Image], Tensor] | None) -> None:
         self.files, self.transform = files, transform
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> Tensor:
+        assert self.transform is not None
         return self.transform(Image.open(self.files[index]).convert("RGB"))
+
+
+class Labelled(Files):
+    """As timm's loader wants them: it sets the transform, and a target comes with each picture."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        super().__init__(files, None)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return super().__getitem__(index), 0
 
 
 def table_of(files: Sequence[Path]) -> ImageTable:
@@ -97,28 +108,42 @@ def into_a_new_store(extractor: Extractor, files: Sequence[Path]) -> None:
         extract(extractor, table_of(files), Path(store), batch_size=BATCH, workers=torch.get_num_threads())
 
 
-def timm_calls(network: str, files: Sequence[Path], workers: int) -> dict[str, Callable[[], object]]:
-    """timm's own model and its own transform, where it is installed and knows the network."""
-    try:
+def from_timm(network: str, files: Sequence[Path], workers: int) -> Callable[[], None]:
+    """timm's own model, transform and loader; made when it is first called."""
+
+    @cache
+    def made() -> tuple[nn.Module, Any]:
         import timm
-    except ImportError:
-        return {}
-    if not timm.is_model(network):
-        return {}
-    model = timm.create_model(network, pretrained=False, num_classes=0).eval()
-    transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model), is_training=False)
-    return {
-        "from files: timm's model and transform, DataLoader": partial(
-            from_loader, model, Files(files, transform), workers
+
+        model = timm.create_model(network, pretrained=False, num_classes=0).eval()
+        said = timm.data.resolve_model_data_config(model)
+        size, how = said["input_size"], {name: said[name] for name in ("interpolation", "mean", "std", "crop_pct")}
+        loader = timm.data.create_loader(
+            Labelled(files), size, BATCH, use_prefetcher=False, num_workers=workers, persistent_workers=False, **how
         )
-    }
+        return model, loader
+
+    @torch.inference_mode()
+    def look() -> None:
+        model, loader = made()
+        for pictures, _ in loader:
+            model(pictures)
+
+    return look
+
+
+def prepared(extractor: Extractor, file: Path) -> None:
+    """A file as the network is shown it."""
+    extractor.preprocessing.pixels(extractor.decoder.decode(file.read_bytes()).image)
+
+
+def on_threads(prepare: Callable[[Path], None], files: Sequence[Path], threads: int) -> None:
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(prepare, files))
 
 
 def decoding_calls(extractor: Extractor, files: Sequence[Path], transform: Any) -> dict[str, Callable[[], object]]:
     """Decoding and resizing alone, on all threads."""
-
-    def ours(file: Path) -> None:
-        extractor.preprocessing.pixels(extractor.decoder.decode(file.read_bytes()).image)
 
     def tutorial(file: Path) -> None:
         transform(Image.open(file).convert("RGB"))
@@ -126,15 +151,12 @@ def decoding_calls(extractor: Extractor, files: Sequence[Path], transform: Any) 
     def by_torchvision(file: Path) -> None:
         decode_jpeg(read_file(str(file)), mode=ImageReadMode.RGB)
 
-    def on_threads(prepare: Callable[[Path], None]) -> None:
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            list(pool.map(prepare, files))
-
-    return {
-        "decode and resize: ours": partial(on_threads, ours),
-        "decode and resize: PIL and torchvision's transform": partial(on_threads, tutorial),
-        "decode without resizing: torchvision.io": partial(on_threads, by_torchvision),
+    ways: dict[str, Callable[[Path], None]] = {
+        "decode and resize: ours": partial(prepared, extractor),
+        "decode and resize: PIL and torchvision's transform": tutorial,
+        "decode without resizing: torchvision.io": by_torchvision,
     }
+    return {name: partial(on_threads, prepare, files, torch.get_num_threads()) for name, prepare in ways.items()}
 
 
 def network_calls(network: str, files: Sequence[Path]) -> dict[str, Callable[[], object]]:
@@ -153,11 +175,12 @@ def network_calls(network: str, files: Sequence[Path]) -> dict[str, Callable[[],
         "from files: ours fp32": partial(into_a_new_store, exact, files),
         "from files: ours bf16": partial(into_a_new_store, rounded, files),
         "from files: eager fp32, DataLoader, torchvision": partial(from_loader, eager, data, workers),
-        **timm_calls(network, files, workers),
+        **({BY_TIMM: from_timm(network, files, workers)} if network in OF_TIMM else {}),
         **decoding_calls(exact, files, transform),
     }
 
 
+BY_TIMM = "from files: timm's model, transform and loader"
 COMPARED = {
     "forward alone: ours fp32": "forward alone: eager fp32",
     "forward alone: ours bf16": "forward alone: eager fp32",
@@ -165,29 +188,32 @@ COMPARED = {
     "from files: ours fp32": "forward alone: ours fp32",
     "from files: ours bf16": "forward alone: ours bf16",
     "from files: eager fp32, DataLoader, torchvision": "from files: ours bf16",
-    "from files: timm's model and transform, DataLoader": "from files: ours bf16",
+    BY_TIMM: "from files: ours bf16",
 }
 
 
 def network_rows(network: str, files: Sequence[Path], repeats: int) -> Iterator[dict[str, Any]]:
     calls = network_calls(network, files)
-    seconds = interleaved(calls, repeats)
-    for name, taken in seconds.items():
+    seconds = interleaved(calls, repeats, memory=True)
+    for name in calls:
+        row = {"what": name, **rate(figures(seconds, name), len(files))}
         other = COMPARED.get(name)
-        yield {
-            "what": name,
-            "pictures a second": len(files) / median(taken),
-            "times": 1 / ratio(seconds, name, other) if other else None,
-            "that of": other,
-            "spread": spread(taken),
-            "peak MB": (peak_memory_of(calls[name]) or 0) / 1e6,
-            "seconds": taken,
-        }
+        if other is not None and seconds[name].missing is None:
+            row |= {"times": 1 / ratio(seconds, name, other), "that of": other}
+        yield row
+
+
+def rate(figure: dict[str, Any], pictures: int) -> dict[str, Any]:
+    """The same in pictures a second."""
+    if "s" not in figure:
+        return figure
+    told = {"pictures a second": pictures / figure["s"], "a second of the processor": pictures / figure["processor s"]}
+    return {**told, **{name: value for name, value in figure.items() if name not in ("s", "processor s")}}
 
 
 @contextmanager
 def kept_rows(rows_a_shard: int) -> Iterator[tuple[Path, np.ndarray]]:
-    """A store of a million drawn rows, and their keys."""
+    """A store of drawn rows, and their keys."""
     keys = np.random.default_rng(0).integers(0, 256, (KEPT_ROWS, 32), dtype=np.uint8)
     with tempfile.TemporaryDirectory() as store:
         shelf = Shelf(Path(store), {"drawn": 0})
@@ -222,45 +248,64 @@ def reuse_rows(files: Sequence[Path], repeats: int) -> Iterator[dict[str, Any]]:
         yield from in_seconds(calls, repeats)
     for what, rows in (("32 MB", SHARD // row_bytes((WIDTH,))), ("5 s at 60 a second", 300)):
         with kept_rows(rows) as (store, keys):
-            name = f"opening a store of 1 M rows, shards of {what}"
+            name = f"opening a store of {KEPT_ROWS:,} rows, shards of {what}"
             yield from in_seconds({name: partial(opened, store, keys)}, repeats)
 
 
 def in_seconds(calls: Mapping[str, Callable[[], object]], repeats: int) -> Iterator[dict[str, Any]]:
-    for name, taken in interleaved(calls, repeats).items():
-        yield {"what": name, "seconds each": median(taken), "spread": spread(taken), "seconds": taken}
+    seconds = interleaved(calls, repeats)
+    for name in calls:
+        yield {"what": name, **figures(seconds, name)}
 
 
 def photos_in(folder: Path | None, count: int, drawn: Path) -> list[Path]:
-    """Some of the folder's JPEG files from all over it, as often as it takes; drawn ones where there is no folder."""
-    folder = folder or (PHOTOS if PHOTOS.is_dir() else None)
-    found = sorted(file for file in folder.rglob("*") if file.suffix.lower() in (".jpg", ".jpeg")) if folder else []
+    """``count`` of the folder's JPEG files from all over it, or all; without a folder as many drawn ones."""
+    if folder is None:
+        return drawn_photos(drawn, count)
+    found = sorted(file for file in folder.rglob("*") if file.suffix.lower() in (".jpg", ".jpeg"))
     if not found:
-        found = [drawn / f"{number}.jpg" for number in range(64)]
-        for number, file in enumerate(found):
-            noise = np.random.default_rng(number).integers(0, 256, (15, 20, 3), dtype=np.uint8)
-            Image.fromarray(noise).resize((640, 480), Image.Resampling.BICUBIC).save(file, quality=90)
-    if len(found) > count:
-        found = [found[at] for at in np.linspace(0, len(found) - 1, count).astype(int)]
-    return found
+        raise SystemExit(f"there is no .jpg in {folder}: give a folder of photos, or none to have some drawn")
+    return [found[at] for at in np.linspace(0, len(found) - 1, min(count, len(found))).astype(int)]
+
+
+def whole_batches(files: list[Path], batch: int) -> list[Path]:
+    """So that the forward pass alone looks at as many pictures as there are files."""
+    if len(files) < batch:
+        raise SystemExit(f"there are {len(files)} pictures: a batch is {batch}, and one is the least")
+    return files[: len(files) // batch * batch]
+
+
+def drawn_photos(folder: Path, count: int) -> list[Path]:
+    """64 that differ; the rest are these again with a comment of their own, so that none counts as seen before."""
+    kinds = []
+    for number in range(min(count, 64)):
+        noise = np.random.default_rng(number).integers(0, 256, (15, 20, 3), dtype=np.uint8)
+        held = io.BytesIO()
+        Image.fromarray(noise).resize((640, 480), Image.Resampling.BICUBIC).save(held, "jpeg", quality=90)
+        kinds.append(held.getvalue())
+    files = [folder / f"{number:06d}.jpg" for number in range(count)]
+    for number, file in enumerate(files):
+        start, rest = kinds[number % len(kinds)][:2], kinds[number % len(kinds)][2:]
+        file.write_bytes(start + b"\xff\xfe\x00\x0a" + number.to_bytes(8, "big") + rest)
+    return files
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", nargs="?", type=Path)
     parser.add_argument("--network", choices=LAYERS, default="resnet50")
-    parser.add_argument("--pictures", type=int, default=320)
+    parser.add_argument("--pictures", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as drawn:
-        files = photos_in(options.photos, options.pictures, Path(drawn))
-        facts = {**environment(["torchvision", "timm", "pillow", "numpy"]), "pictures": len(files), "batch": BATCH}
-        facts["picture"] = "{} × {}".format(*Image.open(files[0]).size)
+        files = whole_batches(photos_in(options.photos, options.pictures, Path(drawn)), BATCH)
+        picture = "{} × {}".format(*Image.open(files[0]).size)
         rows = [*network_rows(options.network, files, options.repeats), *reuse_rows(files, options.repeats)]
-    facts["load after"] = round(os.getloadavg()[0], 2)
-    sys.stdout.write(report(f"extraction_{options.network}", rows, facts))
+    facts = {**environment(["torchvision", "timm", "pillow", "numpy"]), "pictures": len(files), "batch": BATCH}
+    told = report(f"extraction_{options.network}", rows, {**facts, "picture": picture})
+    terminal().print(told, markup=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

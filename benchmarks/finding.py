@@ -1,15 +1,14 @@
 """How long finding takes: each search engine against the size of the gallery, and one photo from file to neighbours.
 
-    python benchmarks/finding.py [--photos PHOTOS] [--run RUN] [--largest 100000] [--repeats 5] [--threads 2] [--busy]
+    python benchmarks/finding.py [--photos PHOTOS] [--run RUN] [--sizes 1000,10000,100000] [--repeats 5] [--threads 2]
+    python benchmarks/finding.py --sizes 1000000
 
-Galleries of 1,000 rows and ten, a hundred … times as many up to ``--largest``, each in a process of its own, so that
-memory is its own too. Their codes are drawn around those of the photos: a home is a photo's code and a step, its 20
-rows the home and half as long a step. Queries are rows more of these homes. What is timed takes turns; a build, with
-the tuning of what is tuned, is timed once. With ``--busy`` the clock is the processor's time of this process instead of
-the wall's, and threads are one: what a machine can be asked that others work on. Without ``--run`` the default model is
-trained on drawn rooms first, and without ``--photos`` its photos are drawn rooms. Qdrant is its own local mode, a loop
-in Python, and meets galleries up to 20,000 alone. Writes benchmarks/results/finding.{json,md} and
-docs/finding_time.png.
+Each gallery is in a process of its own, so that memory is its own too. Their codes are drawn around those of the
+photos: a home is a photo's code and a step, its 20 rows the home and half as long a step. Queries are rows more of
+these homes. What is timed takes turns; a build, with the tuning of what is tuned, is timed once. Without ``--run`` the
+default model is trained on drawn rooms first, and without ``--photos`` its photos are drawn rooms. Qdrant is its own
+local mode, a loop in Python, and meets galleries up to 20,000 alone. Writes benchmarks/results/finding.{json,md}, or
+with sizes above 100,000 finding_large.{json,md}.
 """
 
 import argparse
@@ -21,75 +20,52 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any
 
+import drawn
 import torch
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator
-from measuring import environment, interleaved, peak_memory_of, ratio, report, spread
+from measuring import environment, figures, interleaved, peak_memory_of, report
 from torch import Tensor
 
-from likeness.images.demo import write_rooms
 from likeness.images.listing import list_pictures
 from likeness.model import Model, load
 from likeness.reports import style
 from likeness.retrieval.engines import Engine, build
 from likeness.retrieval.qdrant_engine import MEMORY, Generation, Qdrant, connect
 
-ROOT = Path(__file__).parents[1]
-SMALLEST, OF_A_HOME, K, ASKED, DRAWN = 1_000, 20, 10, 64, 512
-LARGEST_IN_QDRANT = 20_000
+OF_A_HOME, K, ASKED, DRAWN = 20, 10, 64, 512
+LARGEST_OF_ALL_DAYS, LARGEST_IN_QDRANT = 100_000, 20_000
 ENGINES = {"exact": "exact", "flat": "FAISS flat", "ivf": "FAISS IVF", "hnsw": "FAISS HNSW"}
 STEPS = ("decoding", "preprocessing", "network", "head")
 BELOW: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14)}
 Row = dict[str, Any]
-Clock = Callable[[], float]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=Path, help="folder of photos that are looked at")
     parser.add_argument("--run", type=Path, help="folder of a finished run, whose model looks at them")
-    parser.add_argument("--largest", type=int, default=100_000)
+    parser.add_argument("--sizes", default="1000,10000,100000", help="rows of the galleries")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--busy", action="store_true", help="count the processor's seconds, with one thread")
     parser.add_argument("--only", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.only:
-        torch.set_num_threads(1 if given.busy else given.threads)
-        clock = time.process_time if given.busy else time.perf_counter
-        rows = of_a_size(given.only, load(given.run), some_photos(given.photos), given.repeats, clock)
+        torch.set_num_threads(given.threads)
+        rows = of_a_size(given.only, load(given.run), some_photos(given.photos), given.repeats)
         sys.stdout.write(json.dumps([*rows]))
         return
+    torch.set_num_threads(given.threads)  # as the report says
+    sizes = [int(size) for size in given.sizes.split(",")]
+    name = "finding" if max(sizes) <= LARGEST_OF_ALL_DAYS else "finding_large"
     with tempfile.TemporaryDirectory() as place:
-        run = given.run or trained(Path(place) / "run")
-        photos = given.photos or drawn_rooms(Path(place) / "rooms")
-        sizes = [SMALLEST * 10**power for power in range(6) if SMALLEST * 10**power <= given.largest]
-        words = ["--repeats", str(given.repeats), "--threads", str(given.threads), *(["--busy"] if given.busy else [])]
-        rows: list[Row] = []
-        for size in sizes:
-            rows += in_a_process(size, run, photos, words)
-            written(rows)  # the largest gallery takes longer than all before it
-    sys.stdout.write(written(rows))
-
-
-def written(rows: Sequence[Row]) -> str:
-    draw(rows, ROOT / "docs" / "finding_time.png")
-    return report("finding", rows, environment(("faiss-cpu", "qdrant-client", "numpy")))
-
-
-def trained(run: Path) -> Path:
-    """A run of train.py as it is without options: the default backbone and head, on drawn rooms."""
-    words = [sys.executable, str(ROOT / "train.py"), f"hydra.run.dir={run}", "logger=none"]
-    subprocess.run(words, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-    return run
-
-
-def drawn_rooms(folder: Path) -> Path:
-    write_rooms(folder, homes=16)
-    return folder
+        run = given.run or drawn.trained(Path(place) / "run")
+        photos = given.photos or drawn.rooms(Path(place) / "rooms")
+        words = ["--repeats", str(given.repeats), "--threads", str(given.threads)]
+        rows = [row for size in sizes for row in in_a_process(size, run, photos, words)]
+    sys.stdout.write(report(name, rows, environment(("faiss-cpu", "qdrant-client", "numpy"))))
 
 
 def in_a_process(size: int, run: Path, photos: Path, words: Sequence[str]) -> list[Row]:
@@ -104,19 +80,19 @@ def some_photos(folder: Path, most: int = 64) -> list[Path]:
     return [table.root / path for path in table.paths[:: max(1, len(table.paths) // most)][:most]]
 
 
-def of_a_size(size: int, model: Model, photos: Sequence[Path], repeats: int, clock: Clock) -> Iterator[Row]:
+def of_a_size(size: int, model: Model, photos: Sequence[Path], repeats: int) -> Iterator[Row]:
     seen = torch.from_numpy(model.encode(photos))
     codes, queries = drawn_codes(seen, size)
-    engines, builds = built(codes, clock)
+    engines, builds = built(codes)
     recalls = recall_of_each(engines, queries)
     for asked in (1, 64):
         task = f"{asked} {'query' if asked == 1 else 'queries'}, {size:,} rows"
-        for row in timed(task, searches(engines, queries[:ASKED], asked), repeats, "exact", ASKED // asked, clock):
+        for row in timed(task, searches(engines, queries[:ASKED], asked), repeats, "exact", ASKED // asked):
             yield {**row, "rows": size, **({**builds[row["way"]], **recalls[row["way"]]} if asked == 1 else {})}
     steps = photo_steps(model, photos)
     steps |= {f"search: {told}": by_photo(engines[name], seen) for name, told in ENGINES.items()}
     steps["all, searching exactly"] = partial(whole, model, photos, engines["exact"])
-    for row in timed(f"one photo, {size:,} rows", steps, repeats, "all, searching exactly", len(photos), clock):
+    for row in timed(f"one photo, {size:,} rows", steps, repeats, "all, searching exactly", len(photos)):
         yield {**row, "rows": size}
 
 
@@ -131,7 +107,7 @@ def drawn_codes(seen: Tensor, rows: int) -> tuple[Tensor, Tensor]:
     return codes[:rows], codes[rows:]
 
 
-def built(codes: Tensor, clock: Clock) -> tuple[dict[str, Engine], dict[str, Row]]:
+def built(codes: Tensor) -> tuple[dict[str, Engine], dict[str, Row]]:
     """Every engine, and what making it took: seconds, memory at the peak and memory held, and what it states."""
     ids, engines = torch.arange(len(codes)), {}
     calls: dict[str, Callable[[], Engine]] = {name: partial(build, name, codes, ids) for name in ENGINES}
@@ -140,7 +116,7 @@ def built(codes: Tensor, clock: Clock) -> tuple[dict[str, Engine], dict[str, Row
     facts: dict[str, Row] = {}
     for name, call in calls.items():
         made: list[tuple[Engine, float]] = []
-        peak = peak_memory_of(lambda call=call, made=made: made.append(clocked(call, clock)))
+        peak = peak_memory_of(lambda call=call, made=made: made.append(clocked(call)))
         (engines[name], seconds), own = made[0], made[0][0].facts
         facts[name] = {"build s": seconds}
         facts[name] |= {"peak MiB": peak and peak / 2**20, "held MiB": own.bytes / 2**20, "settings": own.settings}
@@ -149,9 +125,9 @@ def built(codes: Tensor, clock: Clock) -> tuple[dict[str, Engine], dict[str, Row
     return engines, facts
 
 
-def clocked(call: Callable[[], Engine], clock: Clock) -> tuple[Engine, float]:
-    started = clock()
-    return call(), clock() - started
+def clocked(call: Callable[[], Engine]) -> tuple[Engine, float]:
+    started = time.perf_counter()
+    return call(), time.perf_counter() - started
 
 
 def in_qdrant(codes: Tensor, ids: Tensor) -> Engine:
@@ -204,13 +180,12 @@ def whole(model: Model, photos: Sequence[Path], engine: Engine) -> None:
 
 
 def timed(
-    task: str, calls_of: Mapping[str, Callable[[], object]], repeats: int, base: str, calls: int, clock: Clock
+    task: str, calls_of: Mapping[str, Callable[[], object]], repeats: int, base: str, calls: int
 ) -> Iterator[Row]:
     """A row a way: milliseconds of one of its ``calls`` in the median round, and how many times ``base``'s."""
-    seconds = interleaved(calls_of, repeats, clock)
-    for way, each in seconds.items():
-        row: Row = {"task": task, "way": way, "ms": 1e3 * median(each) / calls, "spread": spread(each)}
-        yield {**row, f"× {base}": ratio(seconds, way, base), "seconds": each}
+    seconds = interleaved(calls_of, repeats)
+    for way in seconds:
+        yield {"task": task, "way": way, **figures(seconds, way, "ms", calls, (base, base))}
 
 
 def draw(rows: Sequence[Row], path: Path) -> None:

@@ -1,28 +1,32 @@
 """How cost grows with the number of pictures: table, store, opening, fits, hits, neighbours, disk and memory.
 
-    python benchmarks/growth.py [--width 128] [--largest 100000] [--folder /tmp]
+    python benchmarks/growth.py [--sizes 1000,10000,100000] [--width 128] [--repeats 5] [--folder /tmp]
+    python benchmarks/growth.py --sizes 1000000 --repeats 1
 
 Drawn features in classes of 200 go through the real store, data module, heads and metrics; every number of pictures in
-a process of its own, so that memory is its own too. A fifth each is val and test, and is scored. Writes
-benchmarks/results/growth.{json,md} and docs/growth.png. Looking at pictures is not in it: benchmarks/extraction.py.
+a process of its own, so that memory is its own too. A fifth each is val and test, and val is scored. Writes
+benchmarks/results/growth.{json,md}, or with sizes above 100,000 growth_large.{json,md}. Looking at pictures is not in
+it: benchmarks/extraction.py.
 """
 
 import argparse
 import json
+import math
 import resource
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
 from matplotlib.ticker import FuncFormatter
-from measuring import environment, report
+from measuring import ROOT, Rounds, environment, note, report, spread
 
 from likeness import assembly
 from likeness.config import checked, register
@@ -37,16 +41,16 @@ from likeness.retrieval.metric import SimilarityRetrieval
 from likeness.retrieval.neighbours import neighbours
 from likeness.runs.folder import RunFolder
 
-ROOT = Path(__file__).parents[1]
-SMALLEST, OF_A_CLASS, CODE, K = 1_000, 200, 64, 10
+OF_A_CLASS, CODE, K = 200, 64, 10
+LARGEST_OF_ALL_DAYS = 100_000
 SHARD_BYTES = 32 << 20
-LARGEST_SCORED = 100_000  # every query's rank and MAP@R: a hundred times as long for ten times the pictures
 DRAWN = {  # what the picture shows
     "opening s": "opening the store",
     "epoch s": "an epoch of a dense head",
     "default head s": "the default head's fit",
     "hits s": "hits of a fifth",
     "neighbours s": "ten neighbours of a fifth",
+    "scores s": "scores of a fifth",
     "peak GB": "peak memory, GB",
 }
 
@@ -54,61 +58,69 @@ DRAWN = {  # what the picture shows
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--width", type=int, default=128)
-    parser.add_argument("--largest", type=int, default=100_000)
+    parser.add_argument("--sizes", default="1000,10000,100000", help="numbers of pictures")
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--folder", help="where the stores lie meanwhile")
     parser.add_argument("--only", type=int, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.only:
-        sys.stdout.write(json.dumps(_measured(given.only, given.width, Path(given.folder))))
+        sys.stdout.write(json.dumps(_measured(given.only, given.width, given.repeats, Path(given.folder))))
         return
-    counts = [SMALLEST * 10**power for power in range(6) if SMALLEST * 10**power <= given.largest]
-    rows = [_in_a_process(count, given.width, given.folder) for count in counts]
-    sys.stdout.write(report("growth", rows, environment(("numpy",))))
-    _draw(rows, given.width, ROOT / "docs" / "growth.png")
+    sizes = [int(size) for size in given.sizes.split(",")]
+    rows = [_in_a_process(size, given) for size in sizes]
+    name = "growth" if max(sizes) <= LARGEST_OF_ALL_DAYS else "growth_large"
+    sys.stdout.write(report(name, rows, environment(("numpy",))))
 
 
-def _in_a_process(count: int, width: int, folder: str | None) -> dict[str, Any]:
-    with tempfile.TemporaryDirectory(dir=folder) as place:
-        words = ["--only", str(count), "--width", str(width), "--folder", place]
+def _in_a_process(count: int, given: argparse.Namespace) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory(dir=given.folder) as place:
+        words = ["--only", str(count), "--width", str(given.width), "--repeats", str(given.repeats), "--folder", place]
         done = subprocess.run([sys.executable, __file__, *words], stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def _measured(count: int, width: int, folder: Path) -> dict[str, Any]:
-    base, row = _peak(), {"pictures": count, "width": width}
+def _measured(count: int, width: int, repeats: int, folder: Path) -> dict[str, Any]:
+    base, taken = _peak(), defaultdict[str, Rounds](Rounds)
+    for _ in range(repeats):
+        with tempfile.TemporaryDirectory(dir=folder) as place:
+            stored = _round(count, width, Path(place), taken)
+    row = {"pictures": count, "width": width, "rounds": repeats, "store GB": stored / 1e9}
+    row |= {f"{name} s": median(each) for name, each in taken.items()}
+    row |= {"peak GB": (_peak() - base) / 1e9, "most spread": max(map(spread, taken.values()))}
+    used = {name: each.processor for name, each in taken.items()}
+    medians = {name: median(each) for name, each in used.items()}
+    return {**row, "of the processor": medians, "seconds": taken, "processor seconds": used}
+
+
+def _round(count: int, width: int, folder: Path, taken: dict[str, Rounds]) -> int:
+    """All of it once; returns the store's bytes."""
+
+    def timed(name: str, call: Callable[[], Any]) -> Any:
+        return note(taken[name], call)
+
     keys = np.random.default_rng(1).integers(256, size=(count, 32), dtype=np.uint8)
-    table = _timed(row, "table", lambda: _table(count))
-    _timed(row, "writing", lambda: _write(folder / "store", keys, table.labels, width))
-    row["store GB"] = sum(path.stat().st_size for path in folder.glob("store/*/*")) / 1e9
+    table = timed("table", lambda: _table(count))
+    timed("writing", lambda: _write(folder / "store", keys, table.labels, width))
     shelf = Shelf(folder / "store", {"drawn": width})
-    rows = _timed(row, "opening", lambda: _opened(shelf, keys))
+    rows = timed("opening", lambda: _opened(shelf, keys))
     data = FeatureData(Features(table, rows, keys, 0, count), 128, 0)
     training, val = data.training_split(), data.split("val")
     pca = PCA((width,), CODE)
-    _timed(row, "PCA", lambda: pca.fit(row_batches(training)))
+    timed("PCA", lambda: pca.fit(row_batches(training)))
     default = NeighbourAverage((width,), CODE)
-    _timed(row, "default head", lambda: default.fit(row_batches(training)))
-    _timed(row, "epoch", lambda: _trained(data, folder / "run"))
-    codes = codes_of(pca.encode, val)
-    metric = SimilarityRetrieval(only_hits=True)
+    timed("default head", lambda: default.fit(row_batches(training)))
+    timed("epoch", lambda: _trained(data, folder / "run"))
+    codes, ids = codes_of(pca.encode, val), val.sample_ids
+    timed("hits", _metric(codes, val, only_hits=True).compute)
+    timed("neighbours", lambda: neighbours(codes, codes, K, query_ids=ids, gallery_ids=ids))
+    timed("scores", _metric(codes, val, only_hits=False).compute)
+    return sum(path.stat().st_size for path in folder.glob("store/*/*"))
+
+
+def _metric(codes: torch.Tensor, val: Any, only_hits: bool) -> SimilarityRetrieval:
+    metric = SimilarityRetrieval(only_hits=only_hits)
     metric.update(codes, val.labels, val.sample_ids)
-    _timed(row, "hits", metric.compute)
-    ids = val.sample_ids
-    _timed(row, "neighbours", lambda: neighbours(codes, codes, K, query_ids=ids, gallery_ids=ids))
-    if count <= LARGEST_SCORED:
-        full = SimilarityRetrieval()
-        full.update(codes, val.labels, val.sample_ids)
-        _timed(row, "scores", full.compute)
-    return {**row, "peak GB": (_peak() - base) / 1e9}
-
-
-def _timed(row: dict[str, Any], name: str, call: Callable[[], Any]) -> Any:
-    clock, processor = time.perf_counter(), time.process_time()
-    found = call()
-    row[f"{name} s"] = time.perf_counter() - clock
-    row.setdefault("of these, of the processor", {})[name] = time.process_time() - processor
-    row.setdefault("peak bytes after", {})[name] = _peak()
-    return found
+    return metric
 
 
 def _peak() -> int:
@@ -151,12 +163,12 @@ def _trained(data: FeatureData, folder: Path) -> None:
     assembly.fit_heads(assembly.build_trainer(config, run), heads, data, run)
 
 
-def _draw(rows: Sequence[dict[str, Any]], width: int, path: Path) -> None:
+def draw(rows: Sequence[Mapping[str, Any]], threads: int, path: Path) -> None:
     figure = style.new_figure(7.5, 4.5)
     axes = figure.add_subplot()
     counts = [row["pictures"] for row in rows]
     for (name, told), colour, marker in zip(DRAWN.items(), style.COLOURS, style.MARKERS, strict=False):
-        values = [row[name] for row in rows]
+        values = [row.get(name, math.nan) for row in rows]
         axes.plot(counts, values, color=colour, marker=marker, markersize=5, linewidth=1.5, label=told)
     axes.set_xscale("log")
     axes.set_yscale("log")
@@ -166,7 +178,7 @@ def _draw(rows: Sequence[dict[str, Any]], width: int, path: Path) -> None:
     axes.set_xlabel("pictures", fontsize=style.SMALL)
     axes.set_ylabel("seconds, and GB of memory", fontsize=style.SMALL)
     style.quiet(axes, "y")
-    style.headline(axes, f"How cost grows: features of {width} numbers, threads: {torch.get_num_threads()}")
+    style.headline(axes, f"How cost grows: features of {rows[0]['width']} numbers, threads: {threads}")
     figure.legend(loc="outside right center", fontsize=style.SMALL, frameon=False)
     style.save(figure, path)
 

@@ -6,17 +6,17 @@
 batch, over and over. What train.py does is the whole fit: journal, early stopping, best weights and checkpoints to go
 on from, the loss on val after each epoch and hit@k every fifth, divided by its epochs. What people write has a
 DataLoader, the CSV logger, early stopping and a checkpoint of the best, and no retrieval metric. All take turns.
-A compiled optimizer is given four times the epochs, as a run would be: compiling anew for each run is in its figure,
-and the C++ compiler's work, which is kept on disk from the first time on, is not.
+A compiled optimizer is given twice the epochs: compiling anew for each run is in its figure (a run of the default 60
+epochs pays it once as well), and the C++ compiler's work, which is kept on disk from the first time on, is not.
 """
 
 import argparse
 import logging
 import tempfile
 import warnings
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import measuring
@@ -25,7 +25,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
-from seeds import BATCH, ROOT, STEPS, features_of, fitted
+from seeds import BATCH, STEPS, features_of, fitted
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -33,7 +33,8 @@ from likeness.config import checked, register
 from likeness.console import terminal
 from likeness.features.extraction import Features
 
-SIZES = ((512, 64, 20), (4096, 512, 5))
+SIZES = ((512, 64, 20, 40), (4096, 512, 5, 10))  # width, code, epochs, and epochs of a compiled optimizer
+FLOOR = "floor: forward, backward, optimizer"
 ADADELTA = {"lr": 1.0, "rho": 0.95, "eps": 1e-7}
 
 
@@ -92,7 +93,7 @@ def composed(code: int, epochs: int, *more: str) -> dict[str, Any]:
     options = ["data=folder", "data.root=/none", "architecture=dense", f"architecture.widths=[{code}]"]
     options += ["optimizer=adadelta", f"batch_size={BATCH}", f"trainer.max_epochs={epochs}"]
     options += ["trainer.accelerator=cpu", "logger.csv.folder=/none"]
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(measuring.ROOT / "conf"), version_base="1.3"):
         return checked(compose("train", [*options, *more]))
 
 
@@ -102,43 +103,43 @@ def as_train_does(features: Features, config: dict[str, Any]) -> None:
         fitted([{**config, "logger": logger}], features, Path(place) / "run")
 
 
-def measured(width: int, code: int, epochs: int, repeats: int) -> list[dict[str, Any]]:
+def measured(width: int, code: int, epochs: int, compiled_epochs: int, repeats: int) -> Iterator[dict[str, Any]]:
     features = features_of(width)
-    bf16, compiled, more = "trainer.precision=bf16-mixed", "compile_optimizer=true", 4 * epochs
+    bf16, compiled, more = "trainer.precision=bf16-mixed", "compile_optimizer=true", compiled_epochs
     ways = {
-        "floor: forward, backward, optimizer": (epochs, partial(floor, width, code, epochs)),
+        FLOOR: (epochs, partial(floor, width, code, epochs)),
         "likeness": (epochs, partial(as_train_does, features, composed(code, epochs))),
         "likeness, bf16": (epochs, partial(as_train_does, features, composed(code, epochs, bf16))),
         "likeness, compiled": (more, partial(as_train_does, features, composed(code, more, compiled))),
         "likeness, bf16, compiled": (more, partial(as_train_does, features, composed(code, more, bf16, compiled))),
         "Lightning as people write it": (epochs, partial(as_people_write_it, features, code, epochs)),
     }
-    whole = measuring.interleaved({name: way for name, (_, way) in ways.items()}, repeats)
-    seconds = {name: [each / ways[name][0] for each in taken] for name, taken in whole.items()}
-    first = next(iter(ways))
-    return [
-        {
-            "head": f"{width} → {code} → {width}",
-            "way": name,
-            "ms an epoch": 1e3 * median(each),
-            "× floor": measuring.ratio(seconds, name, first),
-            "spread": measuring.spread(each),
-            "seconds": each,
-        }
-        for name, each in seconds.items()
-    ]
+    seconds = measuring.interleaved({name: way for name, (_, way) in ways.items()}, repeats, memory=True)
+    of_an_epoch = {name: divided(seconds[name], count) for name, (count, _) in ways.items()}
+    for name, (count, _) in ways.items():
+        told = {"head": f"{width} → {code} → {width}", "way": name, "epochs": count}
+        yield {**told, **measuring.figures(of_an_epoch, name, "ms", base=(FLOOR, "floor"))}
+
+
+def divided(taken: measuring.Rounds, by: int) -> measuring.Rounds:
+    """So that ratios are of epochs."""
+    each = measuring.Rounds([s / by for s in taken], [s / by for s in taken.processor])
+    each.peak = taken.peak
+    return each
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--heads", type=int, default=len(SIZES), help="1: the small one alone")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     warnings.filterwarnings("ignore")
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     register()
-    rows = [row for size in SIZES for row in measured(*size, options.repeats)]
+    sizes = SIZES[: options.heads]
+    rows = [row for size in sizes for row in measured(*size, options.repeats)]
     told = measuring.report("training", rows, measuring.environment(("pytorch-lightning",)))
     terminal().print(told, markup=False, soft_wrap=True)
 

@@ -1,21 +1,27 @@
 """Votes by weight: plain, by similarity, and by a softmax of it (as in DINO's evaluation), side by side.
 
-    python benchmarks/votes.py RUN [--split val]
+    python benchmarks/votes.py [RUN] [--split val]
 
-RUN is a finished run of train.py. Its pictures of the split are labelled by its train pictures; for head and frozen
-features, each k and each weight the accuracy, and what it gains over plain votes with a paired interval (by home where
-homes are known). The softmax is not part of likeness: it gains nothing (docs/finding_votes.md).
+RUN is a finished run of train.py; without one the default model is trained on drawn rooms. Its pictures of the split
+are labelled by its train pictures; for head and frozen features, each k and each weight the accuracy, and what it gains
+over plain votes with a paired interval (by home where homes are known). The softmax is not part of likeness: it gains
+nothing (docs/finding_votes.md). Nothing is timed. Writes benchmarks/results/votes_NAME.{json,md}, NAME that of the
+run's folder.
 """
 
 import argparse
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+import drawn
 import numpy as np
 import torch
+from measuring import environment, report
 from torch import Tensor
 
 from likeness import assembly
@@ -45,36 +51,47 @@ def votes_by_weight(labels: Tensor, similarities: Tensor) -> Iterator[tuple[str,
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", metavar="RUN", type=Path)
+    parser.add_argument("run", metavar="RUN", type=Path, nargs="?")
     parser.add_argument("--split", default="val", choices=("val", "test"))
     given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        run = given.run or drawn.trained(Path(place) / "drawn")
+        rows = list(measured(run, given.split))
+    sys.stdout.write(report(f"votes_{run.name}", rows, environment()))
+
+
+def measured(run: Path, split: str) -> Iterator[dict[str, Any]]:
     paths = configs.Paths(store=os.environ.get("LIKENESS_STORE"))
-    config = asdict(configs.Evaluate(data={}, backbone={}, run=str(given.run), paths=paths))
+    config = asdict(configs.Evaluate(data={}, backbone={}, run=str(run), paths=paths))
     path = assembly.checkpoint_path(config)
     module, extractor, card = assembly.restore(path, config)
     config = assembly.as_trained(config, card)
     data = assembly.build_data(config, assembly.find_features(config, extractor))
     methods = assembly.read_methods(module, data, (), card, path.parent)
-    queries, gallery = data.split(given.split), data.split("train")
+    queries, gallery = data.split(split), data.split("train")
     homes = queries.homes.numpy() if bool((queries.homes >= 0).any()) else None
     for name in ("head", "frozen"):
         codes = [codes_of(methods[name], rows) for rows in (queries, gallery)]
         found = neighbours(*codes, max(KS), query_ids=queries.sample_ids, gallery_ids=gallery.sample_ids)
         for k in KS:
-            tell(name, k, found, queries.labels, gallery.labels, homes)
+            for row in each_weight(k, found, queries.labels, gallery.labels, homes):
+                yield {"codes": name, "split": split, "queries": len(queries.labels), **row}
 
 
-def tell(name: str, k: int, found: Neighbours, truth: Tensor, labels_g: Tensor, homes: np.ndarray | None) -> None:
-    cells, plain = [], None
+def each_weight(
+    k: int, found: Neighbours, truth: Tensor, labels_g: Tensor, homes: np.ndarray | None
+) -> Iterator[dict[str, Any]]:
+    """Percent right, and what that gains over plain votes in points, with its interval."""
+    plain = None
     for weight, labels in votes_by_weight(labels_g[found.indices[:, :k]], found.similarities[:, :k]):
         right = (labels == truth).double().numpy()
-        plain = right if plain is None else plain
-        gain = paired(right, plain, homes)
-        shown = (
-            "" if right is plain else f" ({100 * gain.difference:+.1f} [{100 * gain.low:+.1f}, {100 * gain.high:+.1f}])"
-        )
-        cells.append(f"{weight} {100 * right.mean():.1f}{shown}")
-    sys.stdout.write(f"{name:6} k={k:<3} {'  '.join(cells)}\n")
+        row = {"k": k, "votes": weight, "right": 100 * right.mean()}
+        if plain is None:
+            plain = right
+        else:
+            gain = paired(right, plain, homes)
+            row |= {"gain": 100 * gain.difference, "gain low": 100 * gain.low, "gain high": 100 * gain.high}
+        yield row
 
 
 if __name__ == "__main__":
