@@ -87,8 +87,8 @@ def add(
     Raises:
         LikenessError: INDEX-*, and what ``list_pictures``, ``load`` and ``extract`` raise.
     """
-    model = model_of(index) if run is None else as_indexed(index, load(run))
     table = list_pictures(places, label=label, home=home, home_pattern=home_pattern)
+    model = model_of(index) if run is None else as_indexed(index, load(run))
     features = stored_features(model, table, on_bad_image, store)
     with progress("adding", len(features.table)) as advance:
         batches = _counted(_entries(model, features), advance)
