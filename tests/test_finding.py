@@ -202,5 +202,17 @@ def test_removal_and_facts_by_command(finder, capsys):
     assert "2 pictures removed; 4 are left" in capsys.readouterr().out
     main(["index", "info", folder, "--json"])
     assert json.loads(capsys.readouterr().out)["kinds"] == {"bath": 2, "kitchen": 2}
+    main(["index", "info", folder])
+    told = capsys.readouterr().out
+    assert "kinds        bath 2, kitchen 2\n" in told
+    assert "threshold    –\n" in told
     main(["index", "verify", folder])
-    assert "4 pictures, every byte as it was written" in capsys.readouterr().out
+    assert capsys.readouterr().out == "4 pictures, every byte as it was written\n"
+
+
+def test_pictures_whose_file_is_gone_are_told_of_and_stay(finder, photos, capsys):
+    (photos / "bath" / "home2-a.png").unlink()
+    main(["index", "verify", str(finder.index.folder)])
+    told = capsys.readouterr().out
+    assert told.startswith("6 pictures, every byte as it was written\nof 1 the file is not where it was (first: ")
+    assert str(photos / "bath" / "home2-a.png") in told

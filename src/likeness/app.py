@@ -31,7 +31,11 @@ _BACKBONES = {"vgg16": "vgg16_fc1", "resnet50_caffe": "resnet50_caffe"}  # what 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Run the subcommand that ``words`` name, the command line's when left out; a refusal ends with its exit code."""
-    given = _parser().parse_args(words)
+    parser = _parser()
+    given, unknown = parser.parse_known_args(words)
+    if unknown:
+        instead = f"; {given.command} takes NAME=VALUE, without dashes" if "command" in given else ""
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{instead}")
 
     from likeness.runs.launch import run
 
@@ -84,7 +88,7 @@ def _add_with_options(
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage=f"likeness {name} {usage}",
     )
-    parser.set_defaults(do=do)
+    parser.set_defaults(do=do, command=f"likeness {name}")
     return parser
 
 
@@ -788,10 +792,19 @@ def _index_info(given: argparse.Namespace) -> None:
     if given.json:
         sys.stdout.write(json.dumps(found, indent=2) + "\n")
     else:
-        _say(*(f"{name:<12} {value}" for name, value in found.items()))
+        _say(*_info_lines(found))
+
+
+def _info_lines(found: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in found.items():
+        if isinstance(value, Mapping):
+            value = ", ".join(f"{kind} {count:,}" for kind, count in value.items())
+        yield f"{name:<12} {'–' if value in (None, '') else value}"
 
 
 def _index_verify(given: argparse.Namespace) -> None:
+    from likeness.images.options import readable
+    from likeness.indexing import gone
     from likeness.retrieval.index import Index
 
     index = Index.open(given.index)
@@ -805,6 +818,8 @@ def _index_verify(given: argparse.Namespace) -> None:
         sys.exit(BAD_DATA)
     else:
         _say(f"{len(index.newest()):,} pictures, every byte as it was written")
+        if missing := gone(index.newest()):
+            _say(f"of {len(missing):,} the file is not where it was (first: {readable(missing[0])}); they are kept")
 
 
 def _index_duplicates(given: argparse.Namespace) -> None:
