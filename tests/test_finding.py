@@ -210,6 +210,19 @@ def test_removal_and_facts_by_command(finder, capsys):
     assert capsys.readouterr().out == "4 pictures, every byte as it was written\n"
 
 
+def test_what_is_damaged_says_what_it_costs_before_it_is_mended(finder, capsys):
+    folder = str(finder.index.folder)
+    (segment,) = finder.index.folder.glob("rows-*")
+    whole = bytearray(segment.read_bytes())
+    whole[-3] ^= 1
+    segment.write_bytes(whole)
+    with pytest.raises(SystemExit, match="65"):
+        main(["index", "verify", folder])
+    assert capsys.readouterr().out.startswith(f"damaged, at the cost of 6 pictures: {segment.name}: ")
+    main(["index", "verify", folder, "--mend"])
+    assert "mended: 6 pictures are lost, 0 are left" in capsys.readouterr().out
+
+
 def test_pictures_whose_file_is_gone_are_told_of_and_stay(finder, photos, capsys):
     (photos / "bath" / "home2-a.png").unlink()
     main(["index", "verify", str(finder.index.folder)])

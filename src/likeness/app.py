@@ -809,10 +809,11 @@ def _index_verify(given: argparse.Namespace) -> None:
 
     index = Index.open(given.index)
     faults = list(index.verify())
-    _say(*(f"damaged: {fault.what}" for fault in faults))
+    _say(*(f"damaged, {_cost(fault.rows)}: {fault.what}" for fault in faults))
     if faults and given.mend:
         generation, lost = index.mend()
         _say(f"mended: {lost:,} pictures are lost, {len(generation):,} are left; the damaged files were set aside")
+        _say("likeness index add brings back those whose files are there")
     elif faults:
         _say(f"go on without what is damaged with likeness index verify {given.index} --mend")
         sys.exit(BAD_DATA)
@@ -820,6 +821,10 @@ def _index_verify(given: argparse.Namespace) -> None:
         _say(f"{len(index.newest()):,} pictures, every byte as it was written")
         if missing := gone(index.newest()):
             _say(f"of {len(missing):,} the file is not where it was (first: {readable(missing[0])}); they are kept")
+
+
+def _cost(rows: int | None) -> str:
+    return "at an unknown cost" if rows is None else f"at the cost of {rows:,} pictures"
 
 
 def _index_duplicates(given: argparse.Namespace) -> None:
