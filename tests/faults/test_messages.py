@@ -322,7 +322,7 @@ CASES = {
     "CKPT": Case(
         lambda p, m: open_checkpoint(cut(checkpoint(p))), "could not be read", "a.ckpt", "train again", cause="cut"
     ),
-    "CKPT-MISSING": Case(lambda p, m: open_checkpoint(p / "no.ckpt"), "no checkpoint", "no.ckpt", "run=FOLDER"),
+    "CKPT-MISSING": Case(lambda p, m: open_checkpoint(p / "no.ckpt"), "no checkpoint", "no.ckpt", "a run's folder"),
     "CKPT-UNTRUSTED": Case(
         lambda p, m: open_checkpoint(saved(p, {"a": print}, "a.ckpt")),
         "contains code (__builtin__.print)",
