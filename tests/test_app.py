@@ -253,6 +253,13 @@ def test_what_is_no_command_is_a_usage_error(words):
     assert done.err.startswith("usage: likeness")
 
 
+def test_dashes_before_an_option_that_takes_none_are_told_how_it_is_written(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        app.main(["export", "--run", "outputs"])
+    told = "unrecognized arguments: --run; likeness export takes NAME=VALUE, without dashes"
+    assert told in capsys.readouterr().err
+
+
 def test_help_answers_before_anything_heavy_is_imported():
     """Asked of a fresh interpreter, which leaves by SystemExit as argparse does."""
     program = (

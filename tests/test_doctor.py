@@ -40,6 +40,12 @@ def test_good_pictures_have_no_fault(split_photos):
     assert "val: fine 3, medium 3" in of(found, "note")
 
 
+def test_copies_within_a_split_are_counted(split_photos):
+    fine = split_photos / "train" / "fine"
+    shutil.copy(fine / "train0.png", fine / "copy.png")
+    assert "1 pictures have the bytes of another" in of(list(doctor.dataset(split_photos)), "note")
+
+
 def test_each_fault_of_a_folder_of_pictures_is_found_with_what_mends_it(split_photos):
     fine = split_photos / "train" / "fine"
     (fine / "cut.jpg").write_bytes((fine / "train0.png").read_bytes()[:90])

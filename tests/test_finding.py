@@ -7,11 +7,12 @@ import pytest
 import small_model
 from PIL import Image
 
-from likeness import indexing
-from likeness.app import main
+from likeness import indexing, querying
+from likeness.app import RULES, main
 from likeness.errors import LikenessError
 from likeness.finding import Finder
 from likeness.heads.linear import Identity
+from likeness.retrieval import homes
 from likeness.retrieval.index import Index
 
 COLOURS = {"bath": (40, 60, 220), "kitchen": (220, 60, 40)}
@@ -153,6 +154,13 @@ def test_codes_of_another_model_are_refused(finder, model):
         (["index", "remove", "nowhere"], "name what is to leave"),
         (["query", "a.jpg", "--index", "nowhere"], "INDEX-MISSING"),
         (["query", "a.jpg", "--index", "nowhere", "-k", "0"], "at least 1"),
+        (["query", "a.jpg", "--index", "nowhere", "--gallery", "found"], "found ends in none of .png"),
+        (["query", "a.jpg", "--index", "nowhere", "--homes", "--home", "home1"], "not --homes"),
+        (["query", "a.jpg", "--index", "nowhere", "--rule", "by_kind"], "give --homes too"),
+        (["query", "a.jpg", "--index", "nowhere", "--homes", "--rule", "mode"], "choose from 'mean', 'best_pair'"),
+        (["index", "add", "nowhere", "a", "--home", "h", "--home-pattern", "h"], "give one of them"),
+        (["index", "duplicates", "nowhere", "--above", "nan"], "a cosine is -1 to 1"),
+        (["index", "calibrate", "nowhere", "a", "--rate", "5"], "5 is not between 0 and 1"),
     ],
 )
 def test_a_wrong_command_is_refused_in_words(words, told, tmp_path, capsys, monkeypatch):
@@ -163,11 +171,61 @@ def test_a_wrong_command_is_refused_in_words(words, told, tmp_path, capsys, monk
     assert told in capsys.readouterr().err
 
 
+def test_a_rule_may_be_chosen_that_homes_are_compared_by():
+    assert RULES == homes.RULES
+
+
+def test_in_a_picture_of_homes_each_has_a_row_with_its_rank_and_its_own_similarity(finder, photos):
+    query = [str(photos / "bath" / "home2-a.png"), str(photos / "kitchen" / "home2-a.png")]
+    found = finder.find_homes(query, 2)
+    first, second = querying.gallery_rows(found, query)
+    assert first.note == "1. home2: 1.000"
+    assert [picture.label for picture in first.neighbours] == ["bath home2", "kitchen home2"]
+    assert second.note == f"2. {found.matches[1].home}: {found.matches[1].similarity:.3f}"
+
+
+def test_in_a_picture_of_pictures_five_are_in_a_row_and_the_next_row_says_where_it_begins(finder, photos):
+    query = [str(photos / "bath" / "home2-a.png")]
+    first, second = querying.gallery_rows(finder.find(query, 6), query)
+    assert (len(first.neighbours), first.note) == (5, "")
+    assert (len(second.neighbours), second.note) == (1, "from nearest 6")
+
+
+def test_a_query_that_is_a_folder_is_refused_in_words(finder, photos):
+    with pytest.raises(LikenessError, match=r"bath: Is a directory\n(.|\n)*not a folder"):
+        finder.find([photos / "bath"], 1)
+
+
 def test_removal_and_facts_by_command(finder, capsys):
     folder = str(finder.index.folder)
     main(["index", "remove", folder, "--home", "home1"])
     assert "2 pictures removed; 4 are left" in capsys.readouterr().out
     main(["index", "info", folder, "--json"])
     assert json.loads(capsys.readouterr().out)["kinds"] == {"bath": 2, "kitchen": 2}
+    main(["index", "info", folder])
+    told = capsys.readouterr().out
+    assert "kinds        bath 2, kitchen 2\n" in told
+    assert "threshold    –\n" in told
     main(["index", "verify", folder])
-    assert "4 pictures, every byte as it was written" in capsys.readouterr().out
+    assert capsys.readouterr().out == "4 pictures, every byte as it was written\n"
+
+
+def test_what_is_damaged_says_what_it_costs_before_it_is_mended(finder, capsys):
+    folder = str(finder.index.folder)
+    (segment,) = finder.index.folder.glob("rows-*")
+    whole = bytearray(segment.read_bytes())
+    whole[-3] ^= 1
+    segment.write_bytes(whole)
+    with pytest.raises(SystemExit, match="65"):
+        main(["index", "verify", folder])
+    assert capsys.readouterr().out.startswith(f"damaged, at the cost of 6 pictures: {segment.name}: ")
+    main(["index", "verify", folder, "--mend"])
+    assert "mended: 6 pictures are lost, 0 are left" in capsys.readouterr().out
+
+
+def test_pictures_whose_file_is_gone_are_told_of_and_stay(finder, photos, capsys):
+    (photos / "bath" / "home2-a.png").unlink()
+    main(["index", "verify", str(finder.index.folder)])
+    told = capsys.readouterr().out
+    assert told.startswith("6 pictures, every byte as it was written\nof 1 the file is not where it was (first: ")
+    assert str(photos / "bath" / "home2-a.png") in told

@@ -24,12 +24,18 @@ from likeness.errors import BAD_DATA, LikenessError
 _SPLITS = ("train", "val", "test", "all")
 _FEWEST_ROWS, _LEAST_PERPLEXITY = 4, 1
 _HIGHEST_PORT = 65_535
+_DRAWN = (".png", ".jpg", ".jpeg", ".webp", ".pdf", ".svg")
+RULES = ("mean", "best_pair", "by_kind", "assignment", "centred_mean")  # retrieval.homes.RULES, without torch
 _BACKBONES = {"vgg16": "vgg16_fc1", "resnet50_caffe": "resnet50_caffe"}  # what train.py calls a converted network
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Run the subcommand that ``words`` name, the command line's when left out; a refusal ends with its exit code."""
-    given = _parser().parse_args(words)
+    parser = _parser()
+    given, unknown = parser.parse_known_args(words)
+    if unknown:
+        instead = f"; {given.command} takes NAME=VALUE, without dashes" if "command" in given else ""
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{instead}")
 
     from likeness.runs.launch import run
 
@@ -82,7 +88,7 @@ def _add_with_options(
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage=f"likeness {name} {usage}",
     )
-    parser.set_defaults(do=do)
+    parser.set_defaults(do=do, command=f"likeness {name}")
     return parser
 
 
@@ -701,7 +707,7 @@ def _add_index(commands: Any) -> None:
     _add_places(add, "*")
     add.add_argument("--label", metavar="NAME", help="the kind of all of them")
     add.add_argument("--home", metavar="NAME", help="the home of all of them")
-    add.add_argument("--home-pattern", metavar="REGEX", help="where a file name says the home")
+    add.add_argument("--home-pattern", metavar="REGEX", help="or where each file name says its home")
     add.add_argument("--skip-present", action="store_true", help="pass over pictures that are in it already")
     add.add_argument("--run", metavar="RUN", type=Path, help="refuse unless this is the index's model")
     remove = part(_index_remove, "remove pictures")
@@ -736,7 +742,7 @@ def _index_create(given: argparse.Namespace) -> None:
 
 
 def _index_add(given: argparse.Namespace) -> None:
-    _refuse("index add", [] if given.places else ["FOLDER|FILE: missing, name pictures"])
+    _refuse("index add", list(_add_faults(given)))
 
     from likeness.indexing import NEAR, add, near_duplicates
     from likeness.retrieval.index import Index
@@ -748,6 +754,13 @@ def _index_add(given: argparse.Namespace) -> None:
     if len(new):
         pairs = near_duplicates(added.generation, new)
         _say(*_pair_lines(added.generation, pairs, f"look like another (cosine of {NEAR} or more)"))
+
+
+def _add_faults(given: argparse.Namespace) -> Iterator[str]:
+    if not given.places:
+        yield "FOLDER|FILE: missing, name pictures"
+    if given.home and given.home_pattern:
+        yield "--home, --home-pattern: give one of them"
 
 
 def _pair_lines(generation: Any, pairs: Sequence[Any], told: str) -> Iterator[str]:
@@ -779,26 +792,44 @@ def _index_info(given: argparse.Namespace) -> None:
     if given.json:
         sys.stdout.write(json.dumps(found, indent=2) + "\n")
     else:
-        _say(*(f"{name:<12} {value}" for name, value in found.items()))
+        _say(*_info_lines(found))
+
+
+def _info_lines(found: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in found.items():
+        if isinstance(value, Mapping):
+            value = ", ".join(f"{kind} {count:,}" for kind, count in value.items())
+        yield f"{name:<12} {'–' if value in (None, '') else value}"
 
 
 def _index_verify(given: argparse.Namespace) -> None:
+    from likeness.images.options import readable
+    from likeness.indexing import gone
     from likeness.retrieval.index import Index
 
     index = Index.open(given.index)
     faults = list(index.verify())
-    _say(*(f"damaged: {fault.what}" for fault in faults))
+    _say(*(f"damaged, {_cost(fault.rows)}: {fault.what}" for fault in faults))
     if faults and given.mend:
         generation, lost = index.mend()
         _say(f"mended: {lost:,} pictures are lost, {len(generation):,} are left; the damaged files were set aside")
+        _say("likeness index add brings back those whose files are there")
     elif faults:
         _say(f"go on without what is damaged with likeness index verify {given.index} --mend")
         sys.exit(BAD_DATA)
     else:
         _say(f"{len(index.newest()):,} pictures, every byte as it was written")
+        if missing := gone(index.newest()):
+            _say(f"of {len(missing):,} the file is not where it was (first: {readable(missing[0])}); they are kept")
+
+
+def _cost(rows: int | None) -> str:
+    return "at an unknown cost" if rows is None else f"at the cost of {rows:,} pictures"
 
 
 def _index_duplicates(given: argparse.Namespace) -> None:
+    _refuse("index duplicates", [] if -1 <= given.above <= 1 else [f"--above: {given.above:g}, a cosine is -1 to 1"])
+
     from likeness.indexing import near_duplicates
     from likeness.retrieval.index import Index
 
@@ -809,6 +840,8 @@ def _index_duplicates(given: argparse.Namespace) -> None:
 
 
 def _index_calibrate(given: argparse.Namespace) -> None:
+    _refuse("index calibrate", [] if 0 < given.rate < 1 else [f"--rate: {given.rate:g} is not between 0 and 1"])
+
     from likeness.indexing import calibrated
     from likeness.retrieval.index import Index
 
@@ -828,25 +861,25 @@ def _add_query(commands: Any) -> None:
     parser.add_argument("--index", metavar="DIR", type=Path, required=True, help="the index")
     parser.add_argument("-k", type=int, default=5, help="how many to find (default: 5)")
     parser.add_argument("--homes", action="store_true", help="find homes, not pictures")
-    parser.add_argument("--rule", default="mean", help="how homes are compared (see likeness homes; default: mean)")
+    parser.add_argument("--rule", choices=RULES, help="how --homes are compared (default: mean)")
     parser.add_argument("--engine", choices=("exact", "flat", "ivf", "hnsw"), default="exact", help="what searches")
     parser.add_argument("--label", nargs="+", default=[], help="only of these kinds")
     parser.add_argument("--home", nargs="+", default=[], help="only of these homes")
     shown = parser.add_mutually_exclusive_group()
     shown.add_argument("--json", action="store_true", help="for a script")
-    shown.add_argument("--gallery", metavar="FILE.png", type=Path, help="as a picture")
+    shown.add_argument("--gallery", metavar="FILE.png", type=Path, help="as a picture too")
     parser.set_defaults(do=_query)
 
 
 def _query(given: argparse.Namespace) -> None:
-    _refuse("query", [] if given.k >= 1 else [f"-k: {given.k}, at least 1"])
+    _refuse("query", list(_query_faults(given)))
 
     from likeness.finding import Finder
     from likeness.querying import as_json, board, draw
 
     finder = Finder.open(given.index, given.engine)
     if given.homes:
-        found = finder.find_homes(given.pictures, given.k, rule=given.rule, labels=given.label)
+        found = finder.find_homes(given.pictures, given.k, rule=given.rule or RULES[0], labels=given.label)
     else:
         found = finder.find(given.pictures, given.k, labels=given.label, homes=given.home)
     if given.json:
@@ -855,9 +888,21 @@ def _query(given: argparse.Namespace) -> None:
 
     from likeness.console import terminal
 
+    terminal().print(board(found))
     if given.gallery:
         draw(found, given.pictures, finder, given.gallery)
-    terminal().print(board(found))
+        _say(given.gallery)
+
+
+def _query_faults(given: argparse.Namespace) -> Iterator[str]:
+    if given.k < 1:
+        yield f"-k: {given.k}, at least 1"
+    if given.gallery and given.gallery.suffix.lower() not in _DRAWN:
+        yield f"--gallery: {given.gallery} ends in none of {', '.join(_DRAWN)}"
+    if given.homes and given.home:
+        yield "--home: only pictures are chosen by home, not --homes"
+    if given.rule and not given.homes:
+        yield "--rule: compares homes, give --homes too"
 
 
 def _help(options: Sequence[Option]) -> Iterator[str]:

@@ -984,7 +984,7 @@ def checkpoint_path(config: Config) -> Path:
             "RUN-MISSING",
             f"there is no finished run in {config['run']}.",
             where=str(path.absolute()),
-            fix="Give the folder that train.py printed, or checkpoint=FILE.",
+            fix="Give the folder that train.py printed, or the file of a checkpoint.",
         )
     return path
 

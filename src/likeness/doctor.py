@@ -185,9 +185,12 @@ def dataset(root: Path, home_pattern: str | None = None) -> Iterator[Finding]:
     workers = os.cpu_count() or 1
     with _warnings() as told:
         table = ImageFolder(str(root), home_pattern).table()
-        report_duplicates(table, digests(table.files(), workers))
+        contents = digests(table.files(), workers)
+        report_duplicates(table, contents)
     yield Finding("fine", f"{len(table):,} pictures of {len(table.classes)} classes")
     yield from (Finding("note", line) for line in _counts(table))
+    if copies := len(contents) - len(np.unique(contents, axis=0)):
+        yield Finding("note", f"{copies:,} pictures have the bytes of another")
     for code, text in told:
         yield Finding("fault", text, _MENDS[code])
     yield from _pictures(table, workers)

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -87,8 +88,8 @@ def add(
     Raises:
         LikenessError: INDEX-*, and what ``list_pictures``, ``load`` and ``extract`` raise.
     """
-    model = model_of(index) if run is None else as_indexed(index, load(run))
     table = list_pictures(places, label=label, home=home, home_pattern=home_pattern)
+    model = model_of(index) if run is None else as_indexed(index, load(run))
     features = stored_features(model, table, on_bad_image, store)
     with progress("adding", len(features.table)) as advance:
         batches = _counted(_entries(model, features), advance)
@@ -149,6 +150,12 @@ def facts(index: Index) -> dict[str, Any]:
         "segments": len(now.parts),
         "bytes": sum(path.stat().st_size for path in index.folder.iterdir() if path.is_file()),
     }
+
+
+def gone(generation: Generation) -> list[str]:
+    """The paths of pictures whose file is not where it was when they were added."""
+    paths = map(generation.path, range(len(generation)))
+    return [path for path in paths if not os.path.exists(path)]
 
 
 def near_duplicates(generation: Generation, among: np.ndarray | None = None, above: float = NEAR) -> list[Pair]:

@@ -206,9 +206,13 @@ def _refusal(pictures: Sequence[Picture], bad: Mapping[int, BadImage | OSError])
     return LikenessError(
         "DATA-MISSING" if missing else "IMG-BAD",
         f"{len(bad)} of {len(pictures)} pictures cannot be {'read' if missing else 'used'}.",
-        where=listed((f"{_name(pictures[at], at)}: {fault}" for at, fault in bad.items()), _MOST_NAMED),
-        fix="Leave them out, or give others.",
+        where=listed((f"{_name(pictures[at], at)}: {_told(fault)}" for at, fault in bad.items()), _MOST_NAMED),
+        fix="Leave them out, or give others; each is a picture's file, not a folder.",
     )
+
+
+def _told(fault: BadImage | OSError) -> str:
+    return fault.strerror if isinstance(fault, OSError) and fault.strerror else str(fault)
 
 
 def _name(picture: Picture, position: int) -> str:

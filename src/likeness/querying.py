@@ -57,7 +57,7 @@ def _ranked(found: Found) -> Iterator[tuple[int, Match | HomeMatch, Sequence[Mat
 
 def _verdict(found: Found) -> Iterator[str]:
     if not found.matches:
-        yield "nothing like that is in the index"
+        yield "nothing was found: the index is empty, or none of its pictures is of what was asked for"
     elif found.known is False:
         yield f"no room like this: {found.nearest:.4f} is below the threshold {found.threshold:.4f}; the nearest are:"
 
@@ -68,19 +68,37 @@ def _spent(found: Found) -> str:
 
 
 def draw(found: Found, asked: Sequence[str], finder: Finder, path: Path) -> None:
-    """The query beside what was found, five in a row."""
-    matches = [picture for _, _, pictures in _ranked(found) for picture in pictures]
-    thumbnails = {Path(match.path): match.thumbnail for match in matches}
+    """The query beside what was found."""
+    thumbnails = {Path(match.path): match.thumbnail for _, _, pictures in _ranked(found) for match in pictures}
 
     def open_image(file: Path) -> Image.Image:
         if kept := thumbnails.get(file):
             return Image.open(io.BytesIO(kept))
         return finder.model.extractor.decoder.decode(file.read_bytes()).image
 
-    shown = [Picture(Path(match.path), f"{match.label} {match.home}".strip(), match.similarity) for match in matches]
+    draw_gallery(gallery_rows(found, asked), "; ".join([finder.title, *_verdict(found)]), path, open_image)
+
+
+def gallery_rows(found: Found, asked: Sequence[str]) -> list[GalleryRow]:
+    """Five pictures in a row; where homes were found a home in each, with its rank and how like it is."""
     queries = [Picture(Path(picture), Path(picture).name) for picture in asked]
-    rows = [
-        GalleryRow(queries[min(start // _A_ROW, len(queries) - 1)], shown[start : start + _A_ROW])
-        for start in range(0, max(1, len(shown)), _A_ROW)
+    parts = list(_homes(found) if any(isinstance(match, HomeMatch) for match in found.matches) else _fives(found))
+    return [
+        GalleryRow(queries[min(row, len(queries) - 1)], list(map(_shown, pictures)), note)
+        for row, (note, pictures) in enumerate(parts)
     ]
-    draw_gallery(rows, "; ".join([finder.title, *_verdict(found)]), path, open_image)
+
+
+def _homes(found: Found) -> Iterator[tuple[str, Sequence[Match]]]:
+    for rank, match, pictures in _ranked(found):
+        yield f"{rank}. {match.home}: {match.similarity:.3f}", pictures
+
+
+def _fives(found: Found) -> Iterator[tuple[str, Sequence[Match]]]:
+    matches = [picture for _, _, pictures in _ranked(found) for picture in pictures]
+    for start in range(0, max(1, len(matches)), _A_ROW):
+        yield f"from nearest {start + 1}" if start else "", matches[start : start + _A_ROW]
+
+
+def _shown(match: Match) -> Picture:
+    return Picture(Path(match.path), f"{match.label} {match.home}".strip(), match.similarity)

@@ -285,7 +285,7 @@ CASES = {
     ),
     "INDEX-EXISTS": Case(second_index, "an index in this folder already", "/index", "likeness index add"),
     "INDEX-ID": Case(
-        twice_in_an_index, "1 of 2 pictures", "a/h1-1.jpg: id 0", "--skip-present", cause="bytes of the file"
+        twice_in_an_index, "1 of 2 pictures", "a/h1-1.jpg: as ", "--skip-present", cause="bytes of the file"
     ),
     "INDEX-MODEL": Case(
         lambda p, m: galleries.made(p).refuse_other({"extractor": "e" * 64, "head": "f" * 64}),
@@ -322,7 +322,7 @@ CASES = {
     "CKPT": Case(
         lambda p, m: open_checkpoint(cut(checkpoint(p))), "could not be read", "a.ckpt", "train again", cause="cut"
     ),
-    "CKPT-MISSING": Case(lambda p, m: open_checkpoint(p / "no.ckpt"), "no checkpoint", "no.ckpt", "run=FOLDER"),
+    "CKPT-MISSING": Case(lambda p, m: open_checkpoint(p / "no.ckpt"), "no checkpoint", "no.ckpt", "a run's folder"),
     "CKPT-UNTRUSTED": Case(
         lambda p, m: open_checkpoint(saved(p, {"a": print}, "a.ckpt")),
         "contains code (__builtin__.print)",

@@ -157,3 +157,18 @@ def test_frozen_features_find_the_kind_more_often_than_chance_and_not_always(sto
     with torch.no_grad():
         features = network(torch.tensor(normal, dtype=torch.float32).permute(0, 3, 1, 2)).numpy()
     assert 0.4 < hit_at_1(features, labels) < 0.80
+
+
+@pytest.mark.parametrize("picture", ["kitchen/home1.jpg", "train/kitchen/home1.JPG"])
+def test_nothing_is_drawn_among_the_pictures_of_somebody_who_forgot_data_folder(tmp_path: Path, picture: str) -> None:
+    (tmp_path / picture).parent.mkdir(parents=True)
+    (tmp_path / picture).touch()
+    with pytest.raises(LikenessError, match=r"CONFIG(.|\n)*data=folder data.root="):
+        demo.DrawnRooms(str(tmp_path), homes=10, size=32).table()
+    assert list(contents(tmp_path)) == [picture]
+
+
+def test_rooms_of_another_recipe_may_be_drawn_beside_those_that_are_there(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        table = demo.DrawnRooms(str(tmp_path), homes=10, seed=seed, size=32).table()
+        assert len(table) == 10 * len(KINDS)

@@ -46,6 +46,11 @@ def test_homes_are_found_in_file_names(photos):
     assert [table.home_names[home] if home >= 0 else "" for home in table.homes] == ["home1", "", "home2", "home1"]
 
 
+def test_a_home_pattern_that_is_none_is_refused_in_words(photos):
+    with pytest.raises(LikenessError, match=r"CONFIG(.|\n)*home_pattern: 'home\(' is no regular expression"):
+        list_pictures([photos], home_pattern="home(")
+
+
 def test_what_is_not_there_is_refused_by_name(photos):
     with pytest.raises(LikenessError, match=r"DATA-MISSING.*\n.*nowhere"):
         list_pictures([photos, photos / "nowhere"])

@@ -29,6 +29,11 @@ from likeness.images.preprocessing import Preprocessing
 
 log = logging.getLogger(__name__)
 
+_GO_ON = (
+    "Mend or remove the files, or go on without them: data.on_bad_image=quarantine "
+    "(likeness index: --on-bad-image quarantine)."
+)
+
 _SHARD_BYTES = 32 << 20
 _SECONDS_A_SHARD = 5.0
 _LARGEST_BATCH_TIMED, _BATCHES_TIMED = 16, 4
@@ -566,7 +571,7 @@ def decide(bad: Mapping[int, Bad], of: int, table: ImageTable, shelf: Shelf, on_
         where=_all_named(lines, 50, shelf),
         cause=", ".join(f"{count} × {code}" for code, count in sorted(Counter(f.code for f in bad.values()).items())),
         kept=f"{of - len(bad)} finished features in {shelf.folder}; nothing to redo",
-        fix="Mend or remove the files, or run again with data.on_bad_image=quarantine to go on without them.",
+        fix=_GO_ON if len(bad) < of else "Mend the files, or name others.",
     )
 
 

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +13,14 @@ from likeness.console import progress
 from likeness.errors import LikenessError
 from likeness.files import sweep_temporary, write_json
 from likeness.images.drawing import Dice
-from likeness.images.folder import ImageFolder
+from likeness.images.folder import EXTENSIONS, ImageFolder
 from likeness.images.furniture import KINDS
-from likeness.images.options import refuse_faults
+from likeness.images.options import readable, refuse_faults
 from likeness.images.rooms import draw_room
 from likeness.images.table import ImageTable
 
 _RECIPE, _VERSION = ".recipe.json", 1
+_DRAWN = re.compile(r"seed-?\d+-size\d+-homes\d+")
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,28 @@ class DrawnRooms:
         return Path(self.root) / f"seed{self.seed}-size{self.size}-homes{self.homes}"
 
     def table(self) -> ImageTable:
-        """Draws what is missing, then lists it."""
+        """Draws what is missing, then lists it.
+
+        Raises:
+            LikenessError: CONFIG where ``root`` is somebody's folder of pictures: nothing is drawn among them.
+        """
+        if _has_pictures(Path(self.root)):
+            raise LikenessError(
+                "CONFIG",
+                "the rooms would be drawn among other pictures.",
+                where=f"data.root={readable(self.root)}",
+                cause="data=demo, the default, draws its rooms into data.root.",
+                fix=f"To use these pictures: data=folder data.root={readable(self.root)}",
+            )
         write_rooms(self.folder, self.homes, self.seed, self.size)
         return ImageFolder(str(self.folder), home_pattern=r"home\d+", seed=self.seed).table()
+
+
+def _has_pictures(root: Path) -> bool:
+    """Whether there are pictures in ROOT/CLASS or ROOT/SPLIT/CLASS; folders of drawn rooms do not count."""
+    others = [place for place in root.glob("*") if place.is_dir() and not _DRAWN.fullmatch(place.name)]
+    files = (file for place in others for depth in ("*", "*/*") for file in place.glob(depth))
+    return any(file.suffix.lower() in EXTENSIONS for file in files)
 
 
 def _jpeg(kind: str, home: int, seed: int, size: int) -> bytes:

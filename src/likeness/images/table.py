@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Int64, Shaped
 
 from likeness.errors import LikenessError
-from likeness.images.options import is_numbers, readable
+from likeness.images.options import is_numbers, readable, refuse_faults
 from likeness.images.splits import SPLITS, seeded_split
 
 log = logging.getLogger(__name__)
@@ -187,8 +187,9 @@ def with_homes(rows: Sequence[Row], pattern: str | None) -> Sequence[Row]:
     The home is the group called ``home``, else the first group, else the whole match.
 
     Raises:
-        LikenessError: DATA-HOMES when the pattern is found in no file name at all.
+        LikenessError: DATA-HOMES when the pattern is found in no file name at all; CONFIG when it is no pattern.
     """
+    refuse_faults("the pictures", [_pattern_fault(pattern)])
     if pattern is None or not rows:
         return rows
     housed = [row._replace(home=home_of(row.path, pattern)) for row in rows]

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Int64, UInt8
 
 from likeness.errors import LikenessError, listed
 from likeness.features.store import positions
@@ -365,7 +365,7 @@ class _Entrance:
         self.before, self.skip_present, self.next_id = before, skip_present, before.next_id
         self.ids: list[Int64[np.ndarray, " n"]] = []
         self.new: list[Bool[np.ndarray, " n"]] = []
-        self._came: dict[bytes, int] = {}
+        self._came: dict[bytes, tuple[int, str]] = {}  # id and path of what is new
         self._given: set[int] = set()
 
     def pass_through(self, batch: Entries) -> Bool[np.ndarray, " n"]:
@@ -375,9 +375,10 @@ class _Entrance:
         whole, ids, new = batch.keys.tobytes(), np.empty(len(place), np.int64), np.zeros(len(place), bool)
         for row, (at, known) in enumerate(zip(place.tolist(), present, strict=True)):
             key = whole[32 * row : 32 * row + 32]
-            if at < 0 and (known := self._came.get(key, -1)) < 0:
+            if at < 0 and (known := self._came.get(key, (-1, ""))[0]) < 0:
                 new[row] = True
-                known = self._came[key] = self.next_id if batch.ids is None else int(batch.ids[row])
+                known = self.next_id if batch.ids is None else int(batch.ids[row])
+                self._came[key] = known, batch.paths[row]
                 self.next_id = max(self.next_id, known + 1)
             ids[row] = known
         self._refuse(batch, ids, new)
@@ -389,10 +390,10 @@ class _Entrance:
         if batch.ids is not None:
             self._refuse_taken(batch.ids[new])
         if (present := np.flatnonzero(~new)).size and not self.skip_present:
-            told = [f"{batch.paths[row]}: id {ids[row]}{self._since(int(ids[row]))}" for row in present.tolist()]
+            told = [f"{batch.paths[row]}: {self._twin(batch.keys[row], int(ids[row]))}" for row in present.tolist()]
             raise LikenessError(
                 "INDEX-ID",
-                f"{len(told)} of {len(ids)} pictures are in the index already.",
+                f"{len(told)} of {len(ids)} pictures are in the index already, or given twice.",
                 where=listed(told),
                 cause="The bytes of the file are the same.",
                 kept="The index is as it was; all features.",
@@ -404,7 +405,7 @@ class _Entrance:
         taken = [n for n in numbers if n in self._given] + given[self.before.rows_of(given) >= 0].tolist()
         twice = len(set(numbers)) < len(numbers)
         if taken or twice or (given < 0).any():
-            told = [f"id {number}{self._since(number)}" for number in taken] or ["an id comes twice, or is below 0"]
+            told = [f"id {number} {self._since(number)}" for number in taken] or ["an id comes twice, or is below 0"]
             raise LikenessError(
                 "INDEX-ID",
                 f"{len(told)} ids cannot be given.",
@@ -414,11 +415,16 @@ class _Entrance:
             )
         self._given |= set(numbers)
 
+    def _twin(self, key: UInt8[np.ndarray, "32"], number: int) -> str:
+        row = int(self.before.rows_of(np.array([number]))[0])
+        path = self._came[key.tobytes()][1] if row < 0 else self.before.path(row)
+        return f"as {path}, id {number} {self._since(number)}"
+
     def _since(self, number: int) -> str:
         row = int(self.before.rows_of(np.array([number]))[0])
         if row < 0:
-            return " (in this same call)"
-        return f" (added {time.strftime('%Y-%m-%d', time.gmtime(self.before.added[row]))})"
+            return "(in this same call)"
+        return f"(added {time.strftime('%Y-%m-%d', time.gmtime(self.before.added[row]))})"
 
 
 def _refuse_unusable(batch: Entries, width: int) -> None:

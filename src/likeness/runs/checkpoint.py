@@ -112,7 +112,7 @@ def open_checkpoint(path: Path) -> dict[str, Any]:
             "CKPT-MISSING",
             f"there is no checkpoint {path}.",
             where=str(path.absolute()),
-            fix="Give run=FOLDER (a folder with checkpoints/best.ckpt) or checkpoint=FILE.",
+            fix="Give a run's folder (it has checkpoints/best.ckpt), or the file of a checkpoint.",
         )
     try:
         content = read_exported(path) if path.suffix == SUFFIX else read_archive(path)
