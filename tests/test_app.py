@@ -18,7 +18,8 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 from safetensors.numpy import save_file
 
-from likeness import app, assembly, labelling
+from likeness import assembly, labelling
+from likeness.commands import project, weights
 from likeness.config import checked, composed, register
 from likeness.errors import LikenessError
 from likeness.features.datamodule import FeatureData
@@ -232,7 +233,7 @@ def test_options_are_read_and_the_others_have_their_defaults(monkeypatch):
 
 
 def test_the_limits_are_those_of_the_maps():
-    assert app._FEWEST_ROWS == FEWEST_ROWS
+    assert project._FEWEST_ROWS == FEWEST_ROWS
 
 
 def test_help_names_every_option_and_every_command():
@@ -336,7 +337,7 @@ WANTED = {"size": 224, "channels": "bgr", "scale": 1.0, "mean": [104.006, 116.66
 
 def command(network: str, *tensors: str) -> str:
     facts = {**FACTS, "network": network, "preprocessing": json.dumps(WANTED)}
-    *_, last = app.converted_lines(Path("w.safetensors"), facts, tensors)
+    *_, last = weights.converted_lines(Path("w.safetensors"), facts, tensors)
     return last.removeprefix("  python train.py data=folder data.root=PHOTOS ")
 
 
@@ -373,7 +374,7 @@ def test_the_command_follows_the_network_and_its_layers():
 
 
 def test_the_backbones_that_are_named_are_of_their_networks():
-    for network, name in (*app._BACKBONES.items(), ("vgg16", "vgg16_flatten")):
+    for network, name in (*weights._BACKBONES.items(), ("vgg16", "vgg16_flatten")):
         assert yaml.safe_load((ROOT / "conf" / "backbone" / f"{name}.yaml").read_text())["name"] == network
 
 
