@@ -1,6 +1,5 @@
 """Fill an index from pictures: features through the store, codes, and a thumbnail of each."""
 
-import io
 import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 
 from likeness import config as configs
 from likeness.assembly import checkpoint_path
@@ -23,7 +21,8 @@ from likeness.finding import Finder, as_indexed, model_of
 from likeness.images.decoding import BadImage
 from likeness.images.listing import list_pictures
 from likeness.images.options import readable
-from likeness.model import Model, load, stored_features
+from likeness.images.thumbnail import small_jpeg
+from likeness.model import Model, coded, load, stored_features
 from likeness.retrieval.engines import Exact
 from likeness.retrieval.generation import Entries, Generation
 from likeness.retrieval.index import Added, Index
@@ -32,7 +31,6 @@ from likeness.retrieval.rejection import RATE, Threshold, calibrate
 log = logging.getLogger(__name__)
 
 NEAR = 0.98
-_ROWS_AT_ONCE = 4096
 _LONGER_SIDE, _QUALITY = 256, 80
 _COPIES = 4  # nearest others that are looked at for near-duplicates
 
@@ -91,44 +89,24 @@ def add(
     table = list_pictures(places, label=label, home=home, home_pattern=home_pattern)
     features = stored_features(model, table, on_bad_image, store)
     with progress("adding", len(features.table)) as advance:
-        batches = _counted(_entries(model, features), advance)
-        return index.add(batches, model.identity, skip_present=skip_present)
+        return index.add(_entries(model, features, advance), model.identity, skip_present=skip_present)
 
 
-def _entries(model: Model, features: Features) -> Iterator[Entries]:
-    table = features.table
-    for start in range(0, len(table), _ROWS_AT_ONCE):
-        rows = slice(start, start + _ROWS_AT_ONCE)
-        files = [table.root / path for path in table.paths[rows]]
+def _entries(model: Model, features: Features, advance: Advance) -> Iterator[Entries]:
+    for some in coded(model, features, advance):
         with ThreadPoolExecutor() as pool:
-            pictures = list(pool.map(lambda path: _thumbnail(path, model), files))
-        yield Entries(
-            model.codes(features.rows[rows]).numpy(),
-            features.keys[rows],
-            [str(path) for path in files],
-            [table.classes[number] if number >= 0 else "" for number in table.labels[rows].tolist()],
-            [table.home_names[number] if number >= 0 else "" for number in table.homes[rows].tolist()],
-            pictures,
-        )
+            pictures = list(pool.map(lambda path: _thumbnail(path, model), some.paths))
+        yield Entries(*some, pictures)
 
 
-def _counted(batches: Iterator[Entries], advance: Advance) -> Iterator[Entries]:
-    for batch in batches:
-        yield batch
-        advance(len(batch.codes))
-
-
-def _thumbnail(path: Path, model: Model) -> bytes:
+def _thumbnail(path: str, model: Model) -> bytes:
     """A small JPEG; b"" where the file is gone since its feature was computed."""
     try:
-        image = model.extractor.decoder.decode(path.read_bytes(), at_least=_LONGER_SIDE).image
+        image = model.extractor.decoder.decode(Path(path).read_bytes(), at_least=_LONGER_SIDE).image
     except (OSError, BadImage) as error:
         log.warning("no thumbnail of %s, which has changed since it was looked at: %s", readable(path), error)
         return b""
-    image.thumbnail((_LONGER_SIDE, _LONGER_SIDE), Image.Resampling.LANCZOS)
-    packed = io.BytesIO()
-    image.save(packed, "JPEG", quality=_QUALITY, optimize=True)
-    return packed.getvalue()
+    return small_jpeg(image, _LONGER_SIDE, _QUALITY)
 
 
 def facts(index: Index) -> dict[str, Any]:

@@ -22,13 +22,12 @@ def add(commands: Any) -> None:
     """The parser of ``likeness doctor``."""
     told = "What is wrong, and what mends it. Nothing is changed. Without options: this machine and the store."
     brief, usage = "what is wrong with this machine, a store, pictures or a run", "[NAME=VALUE ...]"
-    parser = add_with_options(commands, "doctor", run, brief, told, OPTIONS, usage)
-    parser.add_argument("options", nargs="*", metavar="NAME=VALUE", help="as above")
+    add_with_options(commands, "doctor", run, brief, told, OPTIONS, usage)
 
 
 def run(given: argparse.Namespace) -> None:
     """Do what ``likeness doctor`` was asked."""
-    asked = options_of("doctor", OPTIONS, given.options)
+    asked = options_of("doctor", OPTIONS, given.words)
 
     from likeness import doctor
     from likeness.config import composed

@@ -1,11 +1,19 @@
 """``likeness embed``: codes of pictures as a table."""
 
 import argparse
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from likeness.commands.options import Option, add_with_options, one_of, pictures_and_options, refuse, say, switch
+from likeness.commands.options import (
+    ON_BAD_IMAGE,
+    WEIGHTS,
+    Option,
+    add_with_options,
+    places_and_options,
+    refuse,
+    say,
+    switch,
+)
 
 _TABLES = (".npy", ".parquet")
 
@@ -24,15 +32,9 @@ OPTIONS = (
     ),
     Option("home_pattern", str, "REGEX", "where a file name says the home"),
     Option("frozen", switch, "false", "true gives the frozen features, without the head", False),
-    Option(
-        "on_bad_image",
-        partial(one_of, choices=("raise", "quarantine")),
-        "raise",
-        "or quarantine: go on without pictures that cannot be used",
-        "raise",
-    ),
+    ON_BAD_IMAGE,
     Option("store", str, "FOLDER", "of features; when left out the run's where it is here, else that of train.py"),
-    Option("weights", str, "FILE", "where the backbone's weights are now, if not where training found them"),
+    WEIGHTS,
 )
 
 
@@ -43,13 +45,12 @@ def add(commands: Any) -> None:
         "codes of pictures as .npy or Parquet",
         "FOLDER|FILE... run=FOLDER|model=FILE out=FILE [NAME=VALUE ...]",
     )
-    parser = add_with_options(commands, "embed", run, brief, told, OPTIONS, usage)
-    parser.add_argument("words", nargs="+", metavar="FOLDER|FILE", help="pictures; and NAME=VALUE as above")
+    add_with_options(commands, "embed", run, brief, told, OPTIONS, usage, "FOLDER|FILE")
 
 
 def run(given: argparse.Namespace) -> None:
     """Do what ``likeness embed`` was asked."""
-    places, asked = pictures_and_options("embed", OPTIONS, given.words)
+    places, asked = places_and_options("embed", OPTIONS, given.words)
     faults = [] if places else ["FOLDER or FILE: missing, name pictures"]
     faults += [] if bool(asked.run) != bool(asked.model) else ["run, model: give one of them"]
     refuse("embed", faults)

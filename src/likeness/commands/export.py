@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from likeness.commands.options import Option, add_with_options, one_of, options_of, refuse, say, several
+from likeness.commands.options import WEIGHTS, Option, add_with_options, one_of, options_of, refuse, say, several
 
 _FORMATS = ("safetensors", "onnx")
 OPTIONS = (
@@ -19,7 +19,7 @@ OPTIONS = (
         "safetensors,onnx",
         "the first for likeness.load, the second for other programs; when left out as out= ends, or the first",
     ),
-    Option("weights", str, "FILE", "where the backbone's weights are now, if not where training found them"),
+    WEIGHTS,
 )
 
 
@@ -29,13 +29,12 @@ def add(commands: Any) -> None:
 
 The .safetensors holds backbone, head and all that decides a code; it needs neither the run nor the weights file."""
     brief, usage = "a trained model as one file, to use it elsewhere", "run=FOLDER [NAME=VALUE ...]"
-    parser = add_with_options(commands, "export", run, brief, told, OPTIONS, usage)
-    parser.add_argument("options", nargs="*", metavar="NAME=VALUE", help="as above")
+    add_with_options(commands, "export", run, brief, told, OPTIONS, usage)
 
 
 def run(given: argparse.Namespace) -> None:
     """Do what ``likeness export`` was asked."""
-    asked = options_of("export", OPTIONS, given.options)
+    asked = options_of("export", OPTIONS, given.words)
     out = asked.out or (asked.run / "model" if asked.run.is_dir() else asked.run.with_suffix(""))
     refuse("export", [f"out: {out} is a folder, not a file"] if out.is_dir() else [])
     named = out.suffix.removeprefix(".")

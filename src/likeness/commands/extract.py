@@ -29,20 +29,19 @@ All other options are those of train.py (its --help lists the groups); of these 
 extraction and paths count, and trainer.accelerator, devices, num_nodes and strategy (auto or ddp)."""
     brief, usage = "fill the store of features, on many GPUs or nodes", "[shard=i/n] [NAME=VALUE ...]"
     parser = add_with_options(commands, "extract", run, brief, told, OPTIONS, usage)
-    parser.add_argument("options", nargs="*", metavar="NAME=VALUE", help="as above")
     parser.add_argument("--cfg", choices=("job",), help="show every option with its value, and end")
 
 
 def run(given: argparse.Namespace) -> None:
     """Do what ``likeness extract`` was asked."""
-    shares = [word for word in given.options if word.partition("=")[0] == "shard"]
+    shares = [word for word in given.words if word.partition("=")[0] == "shard"]
     number, of = options_of("extract", OPTIONS, shares).shard
 
     from omegaconf import OmegaConf
 
     from likeness.config import checked, composed
 
-    cfg = composed([word for word in given.options if word not in shares])
+    cfg = composed([word for word in given.words if word not in shares])
     if given.cfg:
         sys.stdout.write(OmegaConf.to_yaml(cfg))
         return

@@ -28,13 +28,12 @@ def add(commands: Any) -> None:
         "A run's queries beside their neighbours, the worst first, as one page to open in a browser without a network."
     )
     brief, usage = "one page of a run's queries and their neighbours", "run=FOLDER [NAME=VALUE ...]"
-    parser = add_with_options(commands, "gallery", run, brief, told, OPTIONS, usage)
-    parser.add_argument("options", nargs="*", metavar="NAME=VALUE", help="as above")
+    add_with_options(commands, "gallery", run, brief, told, OPTIONS, usage)
 
 
 def run(given: argparse.Namespace) -> None:
     """Do what ``likeness gallery`` was asked."""
-    asked = options_of("gallery", OPTIONS, given.options)
+    asked = options_of("gallery", OPTIONS, given.words)
     path = asked.out or asked.run / "figures" / "gallery.html"
     refuse("gallery", [f"out: {path} is a folder, not a file"] if path.is_dir() else [])
 

@@ -5,7 +5,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from likeness.commands.options import SPLITS, Option, add_with_options, at_least, one_of, options_of, several, switch
+from likeness.commands.options import (
+    DEBUG,
+    SPLITS,
+    Option,
+    add_with_options,
+    at_least,
+    one_of,
+    options_of,
+    several,
+    switch,
+)
 
 OPTIONS = (
     Option("run", Path, "FOLDER", "the finished run", needed=True),
@@ -34,7 +44,7 @@ OPTIONS = (
     Option("k", partial(several, read=partial(at_least, 1)), "1,5,10", "of the hits", (1, 5, 10)),
     Option("copies", switch, "false", "true keeps all pictures of the same bytes, not the first alone", False),
     Option("out", Path, "FOLDER", "where to; when left out RUN/homes"),
-    Option("debug", switch, "false", "true shows where an error comes from", False),
+    DEBUG,
 )
 
 
@@ -42,13 +52,12 @@ def add(commands: Any) -> None:
     """The parser of ``likeness homes``."""
     told = "How often the halves of a home's pictures find each other, by every rule that compares sets of pictures."
     brief, usage = "how well homes find homes", "run=FOLDER [NAME=VALUE ...]"
-    parser = add_with_options(commands, "homes", run, brief, told, OPTIONS, usage)
-    parser.add_argument("options", nargs="*", metavar="NAME=VALUE", help="as above")
+    add_with_options(commands, "homes", run, brief, told, OPTIONS, usage)
 
 
 def run(given: argparse.Namespace) -> None:
     """Do what ``likeness homes`` was asked."""
-    asked = options_of("homes", OPTIONS, given.options)
+    asked = options_of("homes", OPTIONS, given.words)
 
     from likeness.homes import Asked, score_homes
 

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from likeness.commands.options import (
+    ON_BAD_IMAGE,
     SPLITS,
     Option,
     add_with_options,
     at_least,
     one_of,
-    pictures_and_options,
+    places_and_options,
     refuse,
     say,
 )
@@ -28,13 +29,7 @@ OPTIONS = (
         "uniform",
     ),
     Option("split", partial(one_of, choices=SPLITS), "train", "of the run's pictures that vote; or all", "train"),
-    Option(
-        "on_bad_image",
-        partial(one_of, choices=("raise", "quarantine")),
-        "raise",
-        "or quarantine: go on without pictures that cannot be used",
-        "raise",
-    ),
+    ON_BAD_IMAGE,
 )
 
 
@@ -45,13 +40,12 @@ def add(commands: Any) -> None:
 How often votes of some confidence are right, evaluate.py run=FOLDER gallery=train says. A picture that is like none of
 the run's gets a label all the same."""
     brief, usage = "labels for pictures, by vote of a run's", "FOLDER|FILE... run=FOLDER out=FILE [NAME=VALUE ...]"
-    parser = add_with_options(commands, "label", run, brief, told, OPTIONS, usage)
-    parser.add_argument("words", nargs="+", metavar="FOLDER|FILE", help="pictures; and NAME=VALUE as above")
+    add_with_options(commands, "label", run, brief, told, OPTIONS, usage, "FOLDER|FILE")
 
 
 def run(given: argparse.Namespace) -> None:
     """Do what ``likeness label`` was asked."""
-    places, asked = pictures_and_options("label", OPTIONS, given.words)
+    places, asked = places_and_options("label", OPTIONS, given.words)
     faults = [] if places else ["FOLDER or FILE: missing, name pictures"]
     refuse("label", faults + ([f"out: {asked.out} is a folder, not a file"] if asked.out.is_dir() else []))
 

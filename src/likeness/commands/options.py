@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -76,8 +77,9 @@ def add_with_options(
     told: str,
     options: Sequence[Option],
     usage: str,
+    places: str = "",
 ) -> argparse.ArgumentParser:
-    """A subcommand whose help lists the options ``name=value`` that it takes."""
+    """A subcommand whose help lists the options ``name=value`` that it takes, after ``places`` where it needs some."""
     parser = commands.add_parser(
         name,
         help=brief,
@@ -85,6 +87,10 @@ def add_with_options(
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage=f"likeness {name} {usage}",
     )
+    if places:
+        parser.add_argument("words", nargs="+", metavar=places, help="what is looked at; and NAME=VALUE as above")
+    else:
+        parser.add_argument("words", nargs="*", metavar="NAME=VALUE", help="as above")
     parser.set_defaults(do=do)
     return parser
 
@@ -92,6 +98,17 @@ def add_with_options(
 def _help(options: Sequence[Option]) -> Iterator[str]:
     width = max(len(f"{option.name}={option.shown}") for option in options)
     yield from (f"  {f'{option.name}={option.shown}':<{width}}  {option.told}" for option in options)
+
+
+ON_BAD_IMAGE = Option(
+    "on_bad_image",
+    partial(one_of, choices=("raise", "quarantine")),
+    "raise",
+    "or quarantine: go on without pictures that cannot be used",
+    "raise",
+)
+DEBUG = Option("debug", switch, "false", "true shows where an error comes from", False)
+WEIGHTS = Option("weights", str, "FILE", "where the backbone's weights are now, if not where training found them")
 
 
 def options_of(command: str, options: Sequence[Option], words: Sequence[str]) -> SimpleNamespace:
@@ -117,10 +134,10 @@ def options_of(command: str, options: Sequence[Option], words: Sequence[str]) ->
     return SimpleNamespace(**{option.name: option.default for option in options} | values)
 
 
-def pictures_and_options(
+def places_and_options(
     command: str, options: Sequence[Option], words: Sequence[str]
 ) -> tuple[list[Path], SimpleNamespace]:
-    """What of ``words`` names pictures, and the values that the others give. A file may be called ``a=b.jpg``."""
+    """Files and folders among ``words``, and the values that the others give. A file may be called ``a=b.jpg``."""
     named = [word for word in words if "=" in word and not Path(word).exists()]
     return [Path(word) for word in words if word not in named], options_of(command, options, named)
 

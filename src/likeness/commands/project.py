@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from likeness.commands.options import (
+    DEBUG,
     SPLITS,
     Option,
     add_with_options,
@@ -16,7 +17,6 @@ from likeness.commands.options import (
     options_of,
     refuse,
     several,
-    switch,
 )
 
 _FEWEST_ROWS, _LEAST_PERPLEXITY = 4, 1
@@ -48,7 +48,7 @@ OPTIONS = (
         2000,
     ),
     Option("out", Path, "FOLDER", "where to; when left out RUN/figures/projections"),
-    Option("debug", switch, "false", "true shows where an error comes from", False),
+    DEBUG,
 )
 
 
@@ -56,13 +56,12 @@ def add(commands: Any) -> None:
     """The parser of ``likeness project``."""
     told = "t-SNE maps of a run's features above its codes, and their KL beside the hits that it need not follow."
     brief, usage = "t-SNE maps of a run's features and codes", "run=FOLDER [NAME=VALUE ...]"
-    parser = add_with_options(commands, "project", run, brief, told, OPTIONS, usage)
-    parser.add_argument("options", nargs="*", metavar="NAME=VALUE", help="as above")
+    add_with_options(commands, "project", run, brief, told, OPTIONS, usage)
 
 
 def run(given: argparse.Namespace) -> None:
     """Do what ``likeness project`` was asked."""
-    asked = options_of("project", OPTIONS, given.options)
+    asked = options_of("project", OPTIONS, given.words)
     too_high = [each for each in asked.perplexity if each >= asked.rows]
     refuse("project", [f"perplexity: {each:g} is not below rows={asked.rows}" for each in too_high])
 

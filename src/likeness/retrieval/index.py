@@ -188,7 +188,6 @@ class Index:
                 is zero, not finite or of another width; DISK. The index then is as it was.
         """
         self.refuse_other(identity)
-        self.refuse_other(identity)
         with self._writing():
             before = self.newest()
             entrance, parts = _Entrance(before, skip_present), list(before.parts)
