@@ -7,11 +7,12 @@ import pytest
 import small_model
 from PIL import Image
 
-from likeness import indexing
+from likeness import finding, indexing
 from likeness.app import main
 from likeness.errors import LikenessError
 from likeness.finding import Finder
 from likeness.heads.linear import Identity
+from likeness.retrieval import qdrant_engine
 from likeness.retrieval.index import Index
 
 COLOURS = {"bath": (40, 60, 220), "kitchen": (220, 60, 40)}
@@ -75,6 +76,28 @@ def test_another_engine_finds_the_same(finder, photos):
     query = [photos / "kitchen" / "home1-a.png"]
     flat = Finder(finder.index, finder.model, "flat")
     assert flat.find(query, 6).matches == finder.find(query, 6).matches
+
+
+def test_qdrant_finds_the_same_whatever_enters_and_leaves(finder, photos):
+    pytest.importorskip("qdrant_client", reason="qdrant-client is not installed (the qdrant extra has it)")
+    query = [photos / "kitchen" / "home1-a.png"]
+    other = Finder(finder.index, finder.model, qdrant_engine.made_in("homes", ":memory:", finder.index.model))
+    assert other.find(query, 6).matches == finder.find(query, 6).matches
+    finder.index.remove(homes=["home2"])
+    assert len(other.find(query, 6).matches) == 4
+    assert other.find(query, 2, labels=["bath"]).matches == finder.find(query, 2, labels=["bath"]).matches
+
+
+def test_the_command_asks_qdrant_in_the_collection_that_is_called_as_the_index(finder, photos, monkeypatch, capsys):
+    pytest.importorskip("qdrant_client", reason="qdrant-client is not installed (the qdrant extra has it)")
+    asked, connect = [], qdrant_engine.connect
+    monkeypatch.setattr(finding, "model_of", lambda index: finder.model)
+    monkeypatch.setattr(qdrant_engine, "connect", lambda url: asked.append(url) or connect(":memory:"))
+    query = ["query", str(photos / "bath" / "home3-a.png"), "--index", str(finder.index.folder), "-k", "1", "--json"]
+    for words in (["--engine", "exact"], ["--engine", "qdrant"], ["--engine", "qdrant", "--url", "http://there:6333"]):
+        main([*query, *words])
+        assert json.loads(capsys.readouterr().out)["matches"][0]["home"] == "home3"
+    assert asked == [":memory:", "http://there:6333"]
 
 
 def test_filters_leave_what_they_name(finder, photos):
@@ -153,6 +176,8 @@ def test_codes_of_another_model_are_refused(finder, model):
         (["index", "remove", "nowhere"], "name what is to leave"),
         (["query", "a.jpg", "--index", "nowhere"], "INDEX-MISSING"),
         (["query", "a.jpg", "--index", "nowhere", "-k", "0"], "at least 1"),
+        (["query", "a.jpg", "--index", "nowhere", "--url", "http://there:6333"], "of --engine qdrant, not of exact"),
+        (["query", "a.jpg", "--index", "nowhere", "--engine", "qdrant"], "INDEX-MISSING"),
     ],
 )
 def test_a_wrong_command_is_refused_in_words(words, told, tmp_path, capsys, monkeypatch):

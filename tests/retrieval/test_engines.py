@@ -268,7 +268,7 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch, package, extra):
         build("flat", DATA["random"], torch.arange(ROWS)) if extra == "faiss" else connect(MEMORY)
     assert (caught.value.code, caught.value.fix) == (
         "CONFIG-EXTRA",
-        f'pip install "likeness[{extra}]", or take engine=exact.',
+        f'pip install "likeness[{extra}]", or take --engine exact.',
     )
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from likeness.commands.options import refuse
 
+_ENGINES = ("exact", "flat", "ivf", "hnsw", "qdrant")
+
 
 def add(commands: Any) -> None:
     """The parser of ``likeness query``."""
@@ -18,7 +20,9 @@ def add(commands: Any) -> None:
     parser.add_argument("-k", type=int, default=5, help="how many to find (default: 5)")
     parser.add_argument("--homes", action="store_true", help="find homes, not pictures")
     parser.add_argument("--rule", default="mean", help="how homes are compared (see likeness homes; default: mean)")
-    parser.add_argument("--engine", choices=("exact", "flat", "ivf", "hnsw"), default="exact", help="what searches")
+    parser.add_argument("--engine", choices=_ENGINES, default="exact", help="what searches (default: exact)")
+    parser.add_argument("--url", help="of the server of --engine qdrant; when left out one in this process, to try it")
+    parser.add_argument("--collection", metavar="NAME", help="of that server; when left out the name of the index")
     parser.add_argument("--label", nargs="+", default=[], help="only of these kinds")
     parser.add_argument("--home", nargs="+", default=[], help="only of these homes")
     shown = parser.add_mutually_exclusive_group()
@@ -29,12 +33,15 @@ def add(commands: Any) -> None:
 
 def run(given: argparse.Namespace) -> None:
     """Do what ``likeness query`` was asked."""
-    refuse("query", [] if given.k >= 1 else [f"-k: {given.k}, at least 1"])
+    faults = [] if given.k >= 1 else [f"-k: {given.k}, at least 1"]
+    if given.engine != "qdrant" and (given.url or given.collection):
+        faults.append(f"--url, --collection: are of --engine qdrant, not of {given.engine}")
+    refuse("query", faults)
 
     from likeness.finding import Finder
     from likeness.querying import as_json, board, draw
 
-    finder = Finder.open(given.index, given.engine)
+    finder = Finder.open(given.index, _engine(given))
     if given.homes:
         found = finder.find_homes(given.pictures, given.k, rule=given.rule, labels=given.label)
     else:
@@ -48,3 +55,14 @@ def run(given: argparse.Namespace) -> None:
     if given.gallery:
         draw(found, given.pictures, finder, given.gallery)
     terminal().print(board(found))
+
+
+def _engine(given: argparse.Namespace) -> Any:
+    if given.engine != "qdrant":
+        return given.engine
+
+    from likeness.retrieval.index import Index
+    from likeness.retrieval.qdrant_engine import MEMORY, made_in
+
+    collection = given.collection or given.index.resolve().name
+    return made_in(collection, given.url or MEMORY, Index.open(given.index).model)

@@ -9,7 +9,7 @@ codes by the rule of ``retrieval.neighbours``.
 import hashlib
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -118,7 +118,7 @@ def connect(url: str, timeout: int = 30) -> Connection:
         raise LikenessError(
             "CONFIG",
             f"{url!r} is no address of a Qdrant server.",
-            where="engine.url",
+            where="--url",
             fix=f"Give http(s)://HOST:6333, or {MEMORY} for one in this process.",
         )
     near = parts.hostname in _NEAR
@@ -126,7 +126,7 @@ def connect(url: str, timeout: int = 30) -> Connection:
         raise LikenessError(
             "CONFIG-SECRET",
             f"{KEY} is set, and would go to {parts.hostname} unencrypted.",
-            where="engine.url",
+            where="--url",
             fix="Give an https address, or unset the key where the server asks for none.",
         )
     # As a header, because the argument warns of http to this machine as well; versions are the server's to refuse.
@@ -280,6 +280,16 @@ class Qdrant:
         return models.Filter(must=must, must_not=must_not) if must or must_not else None
 
 
+def made_in(collection: str, url: str, model: str) -> Callable[[Generation], Qdrant]:
+    """What makes the engine of each generation of an index, whose codes are of the model with this fingerprint.
+
+    Raises:
+        LikenessError: As ``connect``.
+    """
+    connection = connect(url)
+    return lambda generation: Qdrant(connection, collection, points_of(generation, model))
+
+
 def _digests(points: Points) -> list[str]:
     """Of each row with all that is kept of it, so that a changed label is a change."""
     codes = points.codes.contiguous().numpy()
@@ -311,7 +321,7 @@ def _made_or_known(connection: Connection, collection: str, points: Points) -> d
             f"The collection {collection!r} holds {_told(known)}, and the index is of model {points.model[:12]}.",
             where=connection.url,
             kept="The collection is as it was, and so is the index.",
-            fix="Give the index a collection of its own: engine.collection=NAME.",
+            fix="Give the index a collection of its own: --collection NAME.",
         )
     return known
 
@@ -371,7 +381,7 @@ def _answering(connection: Connection) -> Iterator[None]:
             "The Qdrant server does not do what is asked of it.",
             where=connection.url,
             cause=str(getattr(error, "source", error)),
-            fix=f"Start it, or correct engine.url; a server that asks for a key takes it from {KEY}. Or engine=exact.",
+            fix=f"Start it, correct --url, or take --engine exact. A key that it asks for is taken from {KEY}.",
         ) from error
 
 
