@@ -1,11 +1,13 @@
 """Pictures and homes found in an index: from photos to what a user reads, through the commands they type."""
 
 import json
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import small_model
 from PIL import Image
+from torch.nn.functional import normalize
 
 from likeness import finding, indexing
 from likeness.app import main
@@ -161,6 +163,28 @@ def test_near_duplicates_are_pairs_that_are_told_once(finder):
     assert all(pair.one < pair.other for pair in pairs)
     assert [pair.similarity for pair in pairs] == sorted((pair.similarity for pair in pairs), reverse=True)
     assert indexing.near_duplicates(finder.generation, above=1.1) == []
+
+
+def test_near_duplicates_of_some_pictures_are_the_pairs_that_have_one_of_them(finder, monkeypatch):
+    codes = normalize(finder.generation.codes.double(), dim=1)
+    cosines = (codes @ codes.T).numpy()
+    assert (np.triu(cosines, 1) >= 0.9).nonzero()[0].tolist() == [0, 1], "0 and 1, 1 and 2 look the same"
+    book = [(1, 2, pytest.approx(cosines[1, 2], abs=1e-6)), (0, 1, pytest.approx(cosines[0, 1], abs=1e-6))]
+    monkeypatch.setattr(indexing, "_ASKED_AT_ONCE", 2)
+    for among, expected in (([1], book), ([0], book[1:]), ([0, 1, 2], book), ([3, 4, 5], []), (None, book)):
+        given = None if among is None else np.array(among)
+        pairs = indexing.near_duplicates(finder.generation, given, above=0.9)
+        assert [(pair.one, pair.other, pair.similarity) for pair in pairs] == expected, among
+
+
+def test_who_adds_pictures_may_leave_out_the_search_for_those_that_look_the_same(finder, photos, monkeypatch, capsys):
+    monkeypatch.setattr(indexing, "near_duplicates", lambda *_: pytest.fail("it was left out"))
+    for number, words in enumerate((["--no-duplicates"], [])):
+        path = photos / f"new{number}.png"
+        Image.fromarray(np.full((20, 20, 3), 99 + number, np.uint8)).save(path)
+        with pytest.raises(pytest.fail.Exception) if not words else nullcontext():
+            main(["index", "add", str(finder.index.folder), str(path), *words])
+        assert "1 pictures added, 0 were there" in capsys.readouterr().out
 
 
 def test_codes_of_another_model_are_refused(finder, model):

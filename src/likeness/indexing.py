@@ -23,9 +23,9 @@ from likeness.images.listing import list_pictures
 from likeness.images.options import readable
 from likeness.images.thumbnail import small_jpeg
 from likeness.model import Model, coded, load, stored_features
-from likeness.retrieval.engines import Exact
 from likeness.retrieval.generation import Entries, Generation
 from likeness.retrieval.index import Added, Index
+from likeness.retrieval.neighbours import neighbours
 from likeness.retrieval.rejection import RATE, Threshold, calibrate
 
 log = logging.getLogger(__name__)
@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 NEAR = 0.98
 _LONGER_SIDE, _QUALITY = 256, 80
 _COPIES = 4  # nearest others that are looked at for near-duplicates
+_ASKED_AT_ONCE = 4096
 
 
 class Pair(NamedTuple):
@@ -133,20 +134,22 @@ def near_duplicates(generation: Generation, among: np.ndarray | None = None, abo
     """Pairs of pictures whose codes are that near, nearest first; of each its four nearest are looked at.
 
     Args:
-        among: Ids of which one at least is in each pair; all when left out.
+        among: Ids of which one at least is in each pair, which alone are compared with all; all when left out.
         above: Least cosine.
     """
     if len(generation) < 2:
         return []
     ids = torch.from_numpy(generation.ids)
-    rows = torch.arange(len(ids)) if among is None else torch.from_numpy(generation.rows_of(among))
-    near = Exact(generation.codes, ids).search(generation.codes[rows], _COPIES + 1)
-    pairs = {}
-    for row, similarities, others in zip(rows.tolist(), near.similarities, near.indices, strict=True):
-        for similarity, other in zip(similarities.tolist(), others.tolist(), strict=True):
-            if other != row and similarity >= above:
-                one, two = sorted((int(ids[row]), int(ids[other])))
-                pairs[one, two] = Pair(similarity, one, two)
+    asked = ids if among is None else torch.from_numpy(among)
+    codes, k, pairs = generation.codes, min(_COPIES, len(ids) - 1), {}
+    with progress("near-duplicates", len(asked), after=2.0) as advance:
+        for own in asked.split(_ASKED_AT_ONCE):
+            queries = codes[torch.from_numpy(generation.rows_of(own.numpy()))]
+            near = neighbours(queries, codes, k, query_ids=own, gallery_ids=ids)
+            for at, column in torch.nonzero(near.similarities >= above).tolist():
+                one, other = sorted((int(own[at]), int(ids[near.indices[at, column]])))
+                pairs[one, other] = Pair(float(near.similarities[at, column]), one, other)
+            advance(len(own))
     return sorted(pairs.values(), key=lambda pair: (-pair.similarity, pair.one, pair.other))
 
 

@@ -33,6 +33,7 @@ def add(commands: Any) -> None:
     more.add_argument("--home", metavar="NAME", help="the home of all of them")
     more.add_argument("--home-pattern", metavar="REGEX", help="where a file name says the home")
     more.add_argument("--skip-present", action="store_true", help="pass over pictures that are in it already")
+    more.add_argument("--no-duplicates", action="store_true", help="do not look for pictures that look like these")
     more.add_argument("--run", metavar="RUN", type=Path, help="refuse unless this is the index's model")
     remove = part(_remove, "remove pictures")
     remove.add_argument("--ids", metavar="ID", nargs="+", type=int, default=[], help="of pictures")
@@ -75,7 +76,7 @@ def _add(given: argparse.Namespace) -> None:
     added = add(Index.open(given.index), given.places, **{name: getattr(given, name) for name in names})
     new = added.ids[added.new]
     say(f"{len(new):,} pictures added, {len(added.ids) - len(new):,} were there; {len(added.generation):,} in all")
-    if len(new):
+    if len(new) and not given.no_duplicates:
         pairs = near_duplicates(added.generation, new)
         say(*_pair_lines(added.generation, pairs, f"look like another (cosine of {NEAR} or more)"))
 
