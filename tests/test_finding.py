@@ -1,7 +1,9 @@
 """Pictures and homes found in an index: from photos to what a user reads, through the commands they type."""
 
+import io
 import json
 from contextlib import nullcontext
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -175,6 +177,35 @@ def test_near_duplicates_of_some_pictures_are_the_pairs_that_have_one_of_them(fi
         given = None if among is None else np.array(among)
         pairs = indexing.near_duplicates(finder.generation, given, above=0.9)
         assert [(pair.one, pair.other, pair.similarity) for pair in pairs] == expected, among
+
+
+def test_no_writer_waits_while_thumbnails_are_made(finder, photos, monkeypatch):
+    """Held by the one that adds, the lock would keep the removal waiting, and the test with it."""
+    decoded, thumbnail, folder = [], indexing._thumbnail, finder.index.folder
+
+    def removing(model, path):
+        if path.name == "new0.png":
+            Index.open(folder).remove(homes=["home3"])
+        decoded.append(path.name)
+        return thumbnail(model, path)
+
+    monkeypatch.setattr(indexing, "_thumbnail", removing)
+    monkeypatch.setattr(indexing, "_BYTES_IN_MEMORY", 1)  # so that they lie on disk
+    for number in range(5):
+        Image.fromarray(np.full((20, 20, 3), 50 * number, np.uint8)).save(photos / f"new{number}.png")
+    added = indexing.add(finder.index, sorted(photos.glob("new*.png")))
+    now = added.generation
+    assert sorted(decoded) == [f"new{number}.png" for number in range(5)]
+    assert [Path(now.path(row)).name for row in range(4, 9)] == [f"new{number}.png" for number in range(5)]
+    shown = [Image.open(io.BytesIO(now.picture(row))).getpixel((9, 9))[0] for row in range(4, 9)]
+    assert shown == pytest.approx([0, 50, 100, 150, 200], abs=2)
+    assert not list(folder.glob("tmp*"))
+
+
+def test_pictures_that_are_there_are_refused_before_a_thumbnail_is_made(finder, photos, monkeypatch):
+    monkeypatch.setattr(indexing, "_thumbnail", lambda *_: pytest.fail("it was refused before"))
+    with pytest.raises(LikenessError, match=r"INDEX-ID.*6 of 6 pictures are in the index already.*\n.*id 0 \(added"):
+        indexing.add(finder.index, [photos])
 
 
 def test_who_adds_pictures_may_leave_out_the_search_for_those_that_look_the_same(finder, photos, monkeypatch, capsys):

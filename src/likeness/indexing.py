@@ -3,8 +3,12 @@
 import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
+from itertools import islice
 from pathlib import Path
+from tempfile import SpooledTemporaryFile
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,11 +16,10 @@ import torch
 
 from likeness import config as configs
 from likeness.assembly import checkpoint_path
-from likeness.console import Advance, progress
+from likeness.console import progress
 from likeness.errors import LikenessError, listed
-from likeness.features.extraction import Features
 from likeness.features.store import positions
-from likeness.files import write_atomic
+from likeness.files import explained, write_atomic
 from likeness.finding import Finder, as_indexed, model_of
 from likeness.images.decoding import BadImage
 from likeness.images.listing import list_pictures
@@ -33,7 +36,8 @@ log = logging.getLogger(__name__)
 NEAR = 0.98
 _LONGER_SIDE, _QUALITY = 256, 80
 _COPIES = 4  # nearest others that are looked at for near-duplicates
-_ASKED_AT_ONCE = 4096
+_ASKED_AT_ONCE, _FILES_AT_ONCE = 4096, 1024
+_BYTES_IN_MEMORY = 64 << 20  # of thumbnails
 
 
 class Pair(NamedTuple):
@@ -89,21 +93,38 @@ def add(
     model = model_of(index) if run is None else as_indexed(index, load(run))
     table = list_pictures(places, label=label, home=home, home_pattern=home_pattern)
     features = stored_features(model, table, on_bad_image, store)
-    with progress("adding", len(features.table)) as advance:
-        return index.add(_entries(model, features, advance), model.identity, skip_present=skip_present)
+    if not skip_present:
+        index.refuse_present([str(path) for path in features.table.files()], features.keys)
+    with (
+        _thumbnails(model, features.table.files(), index.folder) as pictures,
+        progress("adding", len(features.table)) as advance,
+    ):
+        entries = (Entries(*some, [*islice(pictures, len(some.paths))]) for some in coded(model, features, advance))
+        return index.add(entries, model.identity, skip_present=skip_present)
 
 
-def _entries(model: Model, features: Features, advance: Advance) -> Iterator[Entries]:
-    for some in coded(model, features, advance):
-        with ThreadPoolExecutor() as pool:
-            pictures = list(pool.map(lambda path: _thumbnail(path, model), some.paths))
-        yield Entries(*some, pictures)
+@contextmanager
+def _thumbnails(model: Model, files: Sequence[Path], folder: Path) -> Iterator[Iterator[bytes]]:
+    """A small JPEG of each file. All are made first, so that no other writer waits for it, and lie on disk if many."""
+    sizes: list[int] = []
+    with SpooledTemporaryFile(_BYTES_IN_MEMORY, "w+b", dir=str(folder)) as kept:
+        with (
+            explained(folder / "thumbnails"),
+            progress("thumbnails", len(files), after=2.0) as advance,
+            ThreadPoolExecutor() as pool,
+        ):
+            for start in range(0, len(files), _FILES_AT_ONCE):
+                for made in pool.map(partial(_thumbnail, model), files[start : start + _FILES_AT_ONCE]):
+                    sizes.append(kept.write(made))
+                    advance()
+        kept.seek(0)
+        yield map(kept.read, sizes)
 
 
-def _thumbnail(path: str, model: Model) -> bytes:
+def _thumbnail(model: Model, path: Path) -> bytes:
     """A small JPEG; b"" where the file is gone since its feature was computed."""
     try:
-        image = model.extractor.decoder.decode(Path(path).read_bytes(), at_least=_LONGER_SIDE).image
+        image = model.extractor.decoder.decode(path.read_bytes(), at_least=_LONGER_SIDE).image
     except (OSError, BadImage) as error:
         log.warning("no thumbnail of %s, which has changed since it was looked at: %s", readable(path), error)
         return b""
