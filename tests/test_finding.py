@@ -159,6 +159,27 @@ def test_what_is_like_nothing_is_told_by_a_threshold_from_held_out_pictures(find
         indexing.calibrated(finder.index, [photos])
 
 
+def test_another_index_of_the_same_pictures_may_say_what_is_known(finder, photos, tmp_path, monkeypatch, capsys):
+    frozen = finder.model.frozen()
+    other = Index.create(tmp_path / "frozen", frozen.identity, frozen.width, {"frozen": True})
+    monkeypatch.setattr(indexing, "model_of", lambda index: frozen)
+    indexing.add(other, [photos])
+    monkeypatch.setattr(finding, "model_of", lambda index: frozen if index.about.get("frozen") else finder.model)
+    query = ["query", str(photos / "bath" / "home1-a.png"), "--index", str(finder.index.folder), "--json"]
+    query += ["--known-by", str(other.folder)]
+    with pytest.raises(SystemExit):
+        main(query)
+    assert f"likeness index calibrate {other.folder} HELD_OUT" in capsys.readouterr().err
+    finder.index.calibrate({"value": -1.0, "rate": 0.05, "n": 99})  # all are known
+    for threshold, known in ((1.5, False), (-1.0, True)):
+        other.calibrate({"value": threshold, "rate": 0.05, "n": 99})
+        main(query)
+        told = json.loads(capsys.readouterr().out)
+        assert (told["known"], told["threshold"], len(told["matches"])) == (known, threshold, 5)
+    main(query[:-2])
+    assert json.loads(capsys.readouterr().out)["threshold"] == -1.0
+
+
 def test_near_duplicates_are_pairs_that_are_told_once(finder):
     pairs = indexing.near_duplicates(finder.generation, above=-1.0)
     assert len({(pair.one, pair.other) for pair in pairs}) == len(pairs)

@@ -269,6 +269,23 @@ class Finder:
         return torch.from_numpy(allowed)
 
 
+def judged(found: Found, by: Finder, pictures: Sequence[Picture]) -> Found:
+    """The same, but whether the query is anything like the index is said by another one of the same pictures.
+
+    Raises:
+        LikenessError: CONFIG where that one has no threshold.
+    """
+    if by.generation.threshold is None:
+        raise LikenessError(
+            "CONFIG",
+            "the index that is to say what is known has no threshold.",
+            where=str(by.index.folder),
+            fix=f"Give it one with likeness index calibrate {by.index.folder} HELD_OUT.",
+        )
+    other = by.find(pictures, 1)
+    return found._replace(known=other.known, nearest=other.nearest, threshold=other.threshold)
+
+
 def model_of(index: Index) -> Model:
     """The model that lies in an index's folder.
 

@@ -144,9 +144,12 @@ def _calibrate(given: argparse.Namespace) -> None:
     from likeness.retrieval.index import Index
 
     options = {name: getattr(given, name) for name in ("rate", "on_bad_image", "store")}
-    threshold = calibrated(Index.open(given.index), given.places, **options)
+    index = Index.open(given.index)
+    threshold = calibrated(index, given.places, **options)
     low, high = threshold.attained()
     say(
         f"threshold {threshold.value:.4f}: of pictures like these {threshold.rate:.0%} or less are rejected "
         f"(by these {threshold.n:,}: {low:.1%} to {high:.1%})"
     )
+    if not index.about.get("frozen"):
+        say("a kind of picture that training never had is told better by an index of frozen features: create --frozen")

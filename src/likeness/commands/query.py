@@ -25,6 +25,12 @@ def add(commands: Any) -> None:
     parser.add_argument("--collection", metavar="NAME", help="of that server; when left out the name of the index")
     parser.add_argument("--label", nargs="+", default=[], help="only of these kinds")
     parser.add_argument("--home", nargs="+", default=[], help="only of these homes")
+    parser.add_argument(
+        "--known-by",
+        metavar="DIR",
+        type=Path,
+        help="another index of the same pictures, of frozen features, which says whether this is like anything in it",
+    )
     shown = parser.add_mutually_exclusive_group()
     shown.add_argument("--json", action="store_true", help="for a script")
     shown.add_argument("--gallery", metavar="FILE.png", type=Path, help="as a picture")
@@ -38,7 +44,7 @@ def run(given: argparse.Namespace) -> None:
         faults.append(f"--url, --collection: are of --engine qdrant, not of {given.engine}")
     refuse("query", faults)
 
-    from likeness.finding import Finder
+    from likeness.finding import Finder, judged
     from likeness.querying import as_json, board, draw
 
     finder = Finder.open(given.index, _engine(given))
@@ -46,6 +52,8 @@ def run(given: argparse.Namespace) -> None:
         found = finder.find_homes(given.pictures, given.k, rule=given.rule, labels=given.label)
     else:
         found = finder.find(given.pictures, given.k, labels=given.label, homes=given.home)
+    if given.known_by:
+        found = judged(found, Finder.open(given.known_by), given.pictures)
     if given.json:
         sys.stdout.write(json.dumps(as_json(found), indent=2) + "\n")
         return
