@@ -450,6 +450,16 @@ def test_more_neighbours_than_can_vote_are_refused(run, strangers, tmp_path):
     assert called("label", strangers, f"run={run}", f"out={tmp_path / 'a.csv'}", "k=8", "split=all").code == 0
 
 
+def test_where_copies_of_a_picture_leave_too_few_voters_the_option_is_named():
+    voters = labelling._Voters(np.arange(4), torch.tensor([0, 0, 1, 1]), torch.eye(4))
+    keys = np.array([7, 7, 8, 9], np.uint8)[:, None].repeat(32, 1)  # the first two are of the same bytes
+    codes = torch.ones(2, 4)
+    assert labelling._nearest(codes, keys[1:3], voters, keys, 2).indices.tolist() == [[2, 3], [0, 1]]
+    with pytest.raises(LikenessError, match=r"k=3 .* for a picture of which 2 voters are copies 2 can") as caught:
+        labelling._nearest(codes, keys[1:3], voters, keys, 3)
+    assert (caught.value.code, caught.value.fix) == ("CONFIG", "Give a smaller k=, or another split=.")
+
+
 def test_a_run_whose_classes_are_others_now_is_refused(run):
     features = drawn(["a", "b", "c"], ["train"] * 2 + ["val"]).features
     with pytest.raises(LikenessError, match="other classes than when its head was trained") as refusal:
