@@ -227,6 +227,10 @@ def test_pictures_that_are_there_are_refused_before_a_thumbnail_is_made(finder, 
     monkeypatch.setattr(indexing, "_thumbnail", lambda *_: pytest.fail("it was refused before"))
     with pytest.raises(LikenessError, match=r"INDEX-ID.*6 of 6 pictures are in the index already.*\n.*id 0 \(added"):
         indexing.add(finder.index, [photos])
+    for name in ("new", "copy"):
+        Image.fromarray(np.full((20, 20, 3), 77, np.uint8)).save(photos / f"{name}.png")
+    with pytest.raises(LikenessError, match=r"INDEX-ID.*1 of 2 (.|\n)*new.png.*\(in this same call\)"):
+        indexing.add(finder.index, [photos / "new.png", photos / "copy.png"])
 
 
 def test_who_adds_pictures_may_leave_out_the_search_for_those_that_look_the_same(finder, photos, monkeypatch, capsys):

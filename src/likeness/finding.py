@@ -275,6 +275,7 @@ def judged(found: Found, by: Finder, pictures: Sequence[Picture]) -> Found:
     Raises:
         LikenessError: CONFIG where that one has no threshold.
     """
+    by.refresh()
     if by.generation.threshold is None:
         raise LikenessError(
             "CONFIG",

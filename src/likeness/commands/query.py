@@ -48,12 +48,13 @@ def run(given: argparse.Namespace) -> None:
     from likeness.querying import as_json, board, draw
 
     finder = Finder.open(given.index, _engine(given))
+    judge = Finder.open(given.known_by) if given.known_by else None
     if given.homes:
         found = finder.find_homes(given.pictures, given.k, rule=given.rule, labels=given.label)
     else:
         found = finder.find(given.pictures, given.k, labels=given.label, homes=given.home)
-    if given.known_by:
-        found = judged(found, Finder.open(given.known_by), given.pictures)
+    if judge:
+        found = judged(found, judge, given.pictures)
     if given.json:
         sys.stdout.write(json.dumps(as_json(found), indent=2) + "\n")
         return

@@ -155,10 +155,9 @@ class Index:
         )
 
     def refuse_present(self, paths: Sequence[str], keys: UInt8[np.ndarray, "n 32"]) -> None:
-        """Raises INDEX-ID where a picture is here already, as ``add`` would: to be told before there is work."""
-        now = self.newest()
-        at = positions(now.keys, keys)
-        _refuse_present(now, paths, np.where(at >= 0, now.ids[at], -1) if len(now) else at)
+        """Raises INDEX-ID for a picture that is here already or comes twice, as ``add`` would: before there is work."""
+        unknown, none = [""] * len(paths), np.empty((len(paths), 0), np.float32)
+        _Entrance(self.newest(), False).pass_through(Entries(none, keys, paths, unknown, unknown, []))
 
     def number(self) -> int:
         """Of its newest generation, 0 where there is none."""
@@ -393,17 +392,23 @@ class _Entrance:
     def _refuse(self, batch: Entries, ids: Int64[np.ndarray, " n"], new: Bool[np.ndarray, " n"]) -> None:
         if batch.ids is not None:
             self._refuse_taken(batch.ids[new])
-        if not self.skip_present:
-            _refuse_present(self.before, batch.paths, np.where(new, -1, ids))
+        if (present := np.flatnonzero(~new)).size and not self.skip_present:
+            told = [f"{batch.paths[row]}: id {ids[row]}{self._since(int(ids[row]))}" for row in present.tolist()]
+            raise LikenessError(
+                "INDEX-ID",
+                f"{len(told)} of {len(ids)} pictures are in the index already.",
+                where=listed(told),
+                cause="The bytes of the file are the same.",
+                kept="The index is as it was; all features.",
+                fix="Leave them out, or pass over them with --skip-present.",
+            )
 
     def _refuse_taken(self, given: Int64[np.ndarray, " m"]) -> None:
         numbers = given.tolist()
         taken = [n for n in numbers if n in self._given] + given[self.before.rows_of(given) >= 0].tolist()
         twice = len(set(numbers)) < len(numbers)
         if taken or twice or (given < 0).any():
-            told = [f"id {number}{_since(self.before, number)}" for number in taken] or [
-                "an id comes twice, or is below 0"
-            ]
+            told = [f"id {number}{self._since(number)}" for number in taken] or ["an id comes twice, or is below 0"]
             raise LikenessError(
                 "INDEX-ID",
                 f"{len(told)} ids cannot be given.",
@@ -413,26 +418,11 @@ class _Entrance:
             )
         self._given |= set(numbers)
 
-
-def _refuse_present(before: Generation, paths: Sequence[str], ids: Int64[np.ndarray, " n"]) -> None:
-    """``ids`` are those that pictures have already, -1 where they are new."""
-    if not (present := np.flatnonzero(ids >= 0)).size:
-        return
-    raise LikenessError(
-        "INDEX-ID",
-        f"{len(present)} of {len(ids)} pictures are in the index already.",
-        where=listed(f"{paths[row]}: id {ids[row]}{_since(before, int(ids[row]))}" for row in present.tolist()),
-        cause="The bytes of the file are the same.",
-        kept="The index is as it was; all features.",
-        fix="Leave them out, or pass over them with --skip-present.",
-    )
-
-
-def _since(before: Generation, number: int) -> str:
-    row = int(before.rows_of(np.array([number]))[0])
-    if row < 0:
-        return " (in this same call)"
-    return f" (added {time.strftime('%Y-%m-%d', time.gmtime(before.added[row]))})"
+    def _since(self, number: int) -> str:
+        row = int(self.before.rows_of(np.array([number]))[0])
+        if row < 0:
+            return " (in this same call)"
+        return f" (added {time.strftime('%Y-%m-%d', time.gmtime(self.before.added[row]))})"
 
 
 def _refuse_unusable(batch: Entries, width: int) -> None:
