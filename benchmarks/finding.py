@@ -33,7 +33,7 @@ from likeness.images.listing import list_pictures
 from likeness.model import Model, load
 from likeness.reports import style
 from likeness.retrieval.engines import Engine, build
-from likeness.retrieval.qdrant_engine import MEMORY, Generation, Qdrant, connect
+from likeness.retrieval.qdrant_engine import MEMORY, Points, Qdrant, connect
 
 OF_A_HOME, K, ASKED, DRAWN = 20, 10, 64, 512
 LARGEST_OF_ALL_DAYS, LARGEST_IN_QDRANT = 100_000, 20_000
@@ -132,7 +132,7 @@ def clocked(call: Callable[[], Engine]) -> tuple[Engine, float]:
 
 def in_qdrant(codes: Tensor, ids: Tensor) -> Engine:
     nothing = [""] * len(ids)
-    return Qdrant(connect(MEMORY), "homes", Generation(1, "drawn", codes, ids, nothing, nothing, nothing))
+    return Qdrant(connect(MEMORY), "homes", Points(1, "drawn", codes, ids, nothing, nothing, nothing))
 
 
 def recall_of_each(engines: Mapping[str, Engine], queries: Tensor) -> dict[str, Row]:

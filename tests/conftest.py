@@ -43,6 +43,15 @@ def rooms() -> Path:
 
 
 @pytest.fixture
+def houses() -> Path:
+    """Real photos, KIND/homeNNN.jpg, of four kinds in each of 400 homes."""
+    folder = SHARED / "data" / "houses"
+    if not folder.is_dir():
+        pytest.skip("the folder of real photos, ../shared/data/houses, is not here")
+    return folder
+
+
+@pytest.fixture
 def squeezenet_weights() -> Path:
     path = SHARED / "weights" / "squeezenet1_1-imagenet.safetensors"
     if not path.is_file():

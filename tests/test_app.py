@@ -18,7 +18,8 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 from safetensors.numpy import save_file
 
-from likeness import app, assembly, labelling
+from likeness import assembly, labelling
+from likeness.commands import project, weights
 from likeness.config import checked, composed, register
 from likeness.errors import LikenessError
 from likeness.features.datamodule import FeatureData
@@ -232,7 +233,7 @@ def test_options_are_read_and_the_others_have_their_defaults(monkeypatch):
 
 
 def test_the_limits_are_those_of_the_maps():
-    assert app._FEWEST_ROWS == FEWEST_ROWS
+    assert project._FEWEST_ROWS == FEWEST_ROWS
 
 
 def test_help_names_every_option_and_every_command():
@@ -253,11 +254,10 @@ def test_what_is_no_command_is_a_usage_error(words):
     assert done.err.startswith("usage: likeness")
 
 
-def test_dashes_before_an_option_that_takes_none_are_told_how_it_is_written(capsys):
-    with pytest.raises(SystemExit, match="2"):
-        app.main(["export", "--run", "outputs"])
-    told = "unrecognized arguments: --run; likeness export takes NAME=VALUE, without dashes"
-    assert told in capsys.readouterr().err
+def test_dashes_before_an_option_that_takes_none_are_told_how_it_is_written():
+    done = called("export", "--run", "outputs")
+    assert done.code == 2
+    assert "unrecognized arguments: --run; likeness export takes NAME=VALUE, without dashes" in done.err
 
 
 def test_help_answers_before_anything_heavy_is_imported():
@@ -343,7 +343,7 @@ WANTED = {"size": 224, "channels": "bgr", "scale": 1.0, "mean": [104.006, 116.66
 
 def command(network: str, *tensors: str) -> str:
     facts = {**FACTS, "network": network, "preprocessing": json.dumps(WANTED)}
-    *_, last = app.converted_lines(Path("w.safetensors"), facts, tensors)
+    *_, last = weights.converted_lines(Path("w.safetensors"), facts, tensors)
     return last.removeprefix("  python train.py data=folder data.root=PHOTOS ")
 
 
@@ -380,7 +380,7 @@ def test_the_command_follows_the_network_and_its_layers():
 
 
 def test_the_backbones_that_are_named_are_of_their_networks():
-    for network, name in (*app._BACKBONES.items(), ("vgg16", "vgg16_flatten")):
+    for network, name in (*weights._BACKBONES.items(), ("vgg16", "vgg16_flatten")):
         assert yaml.safe_load((ROOT / "conf" / "backbone" / f"{name}.yaml").read_text())["name"] == network
 
 
@@ -454,6 +454,16 @@ def test_more_neighbours_than_can_vote_are_refused(run, strangers, tmp_path):
     assert done.code == 78
     assert "k=8 neighbours are to vote, and test has 8 labelled pictures." in done.err
     assert called("label", strangers, f"run={run}", f"out={tmp_path / 'a.csv'}", "k=8", "split=all").code == 0
+
+
+def test_where_copies_of_a_picture_leave_too_few_voters_the_option_is_named():
+    voters = labelling._Voters(np.arange(4), torch.tensor([0, 0, 1, 1]), torch.eye(4))
+    keys = np.array([7, 7, 8, 9], np.uint8)[:, None].repeat(32, 1)  # the first two are of the same bytes
+    codes = torch.ones(2, 4)
+    assert labelling._nearest(codes, keys[1:3], voters, keys, 2).indices.tolist() == [[2, 3], [0, 1]]
+    with pytest.raises(LikenessError, match=r"k=3 .* for a picture of which 2 voters are copies 2 can") as caught:
+        labelling._nearest(codes, keys[1:3], voters, keys, 3)
+    assert (caught.value.code, caught.value.fix) == ("CONFIG", "Give a smaller k=, or another split=.")
 
 
 def test_a_run_whose_classes_are_others_now_is_refused(run):

@@ -39,7 +39,9 @@ MAY_IMPORT = {
     "querying": {*ROOMS, "finding", *SUPPORT},
     "indexing": {*ROOMS, "config", "assembly", "model", "finding", *SUPPORT},
     "homes": {*ROOMS, "config", "assembly", *SUPPORT},
-    "app": {
+    "app": {"commands", "runs", *SUPPORT},
+    "commands": {
+        "commands",
         *ROOMS,
         *("runs", "config", "assembly", "doctor", "model", "export", "embedding", "homes", "labelling"),
         *("finding", "indexing", "querying", "serving"),

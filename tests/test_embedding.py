@@ -55,7 +55,7 @@ def test_a_second_time_no_feature_is_computed_and_the_frozen_ones_are_the_store_
 
 def test_parquet_holds_path_label_home_digest_and_code(photos, run, model, tmp_path, monkeypatch):
     """In as many parts as there are; what is not known is null."""
-    monkeypatch.setattr(embedding, "_ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("likeness.model._ROWS_AT_ONCE", 7)
     loose = photos / "loose.png"
     (photos / "fine" / "home003.png").rename(loose)
     out = tmp_path / "codes.parquet"

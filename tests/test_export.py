@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -279,6 +280,18 @@ def test_an_outsider_finds_in_the_graph_what_to_do_with_a_picture(graph, picture
     assert str(ROOT).encode() not in graph.path.read_bytes()  # torch would note source files
 
 
+@pytest.mark.skipif(not shutil.which("sha256sum"), reason="there is no sha256sum")
+def test_a_graph_that_was_changed_by_a_bit_is_told_by_its_digest(graph, tmp_path):
+    for path in (graph.path, beside := graph.path.with_name("model.onnx.sha256")):
+        shutil.copy(path, tmp_path)
+    check = ["sha256sum", "--check", "--status", beside.name]
+    assert subprocess.run(check, cwd=tmp_path).returncode == 0
+    data = bytearray((tmp_path / "model.onnx").read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "model.onnx").write_bytes(data)
+    assert subprocess.run(check, cwd=tmp_path).returncode == 1
+
+
 def test_a_graph_with_other_codes_is_not_kept(graph, tmp_path, monkeypatch):
     monkeypatch.setattr(onnx_file, "_graph", lambda *given: graph.path.read_bytes())
     other = modelled(lambda shape: RandomProjection(shape, 4), SmallNetwork(), "root")
@@ -295,7 +308,8 @@ def test_the_command_writes_both_formats(run, graph, tmp_path, monkeypatch):
     monkeypatch.setattr(onnx_file, "_compared", lambda *given: (2.5e-6, 0.9999998))
     done = called("export", f"run={run}", f"out={tmp_path / 'shoes.v2'}", "format=safetensors,onnx")
     assert done.code == 0, done.err
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["shoes.v2.onnx", "shoes.v2.safetensors"]
+    written = ["shoes.v2.onnx", "shoes.v2.onnx.sha256", "shoes.v2.safetensors"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == written
     assert "off by 2.5e-06 of the largest number at most, cosine 0.9999998 or more" in done.out
     done = called("export", f"run={tmp_path / 'shoes.v2.safetensors'}", f"out={tmp_path / 'other.onnx'}")
     assert done.code == 0, done.err

@@ -1,18 +1,23 @@
 """Pictures and homes found in an index: from photos to what a user reads, through the commands they type."""
 
+import io
 import json
+from contextlib import nullcontext
+from pathlib import Path
 
 import numpy as np
 import pytest
 import small_model
 from PIL import Image
+from torch.nn.functional import normalize
 
-from likeness import indexing, querying
-from likeness.app import RULES, main
+from likeness import finding, indexing, querying
+from likeness.app import main
+from likeness.commands.query import RULES
 from likeness.errors import LikenessError
 from likeness.finding import Finder
 from likeness.heads.linear import Identity
-from likeness.retrieval import homes
+from likeness.retrieval import homes, qdrant_engine
 from likeness.retrieval.index import Index
 
 COLOURS = {"bath": (40, 60, 220), "kitchen": (220, 60, 40)}
@@ -78,6 +83,28 @@ def test_another_engine_finds_the_same(finder, photos):
     assert flat.find(query, 6).matches == finder.find(query, 6).matches
 
 
+def test_qdrant_finds_the_same_whatever_enters_and_leaves(finder, photos):
+    pytest.importorskip("qdrant_client", reason="qdrant-client is not installed (the qdrant extra has it)")
+    query = [photos / "kitchen" / "home1-a.png"]
+    other = Finder(finder.index, finder.model, qdrant_engine.made_in("homes", ":memory:", finder.index.model))
+    assert other.find(query, 6).matches == finder.find(query, 6).matches
+    finder.index.remove(homes=["home2"])
+    assert len(other.find(query, 6).matches) == 4
+    assert other.find(query, 2, labels=["bath"]).matches == finder.find(query, 2, labels=["bath"]).matches
+
+
+def test_the_command_asks_qdrant_in_the_collection_that_is_called_as_the_index(finder, photos, monkeypatch, capsys):
+    pytest.importorskip("qdrant_client", reason="qdrant-client is not installed (the qdrant extra has it)")
+    asked, connect = [], qdrant_engine.connect
+    monkeypatch.setattr(finding, "model_of", lambda index: finder.model)
+    monkeypatch.setattr(qdrant_engine, "connect", lambda url: asked.append(url) or connect(":memory:"))
+    query = ["query", str(photos / "bath" / "home3-a.png"), "--index", str(finder.index.folder), "-k", "1", "--json"]
+    for words in (["--engine", "exact"], ["--engine", "qdrant"], ["--engine", "qdrant", "--url", "http://there:6333"]):
+        main([*query, *words])
+        assert json.loads(capsys.readouterr().out)["matches"][0]["home"] == "home3"
+    assert asked == [":memory:", "http://there:6333"]
+
+
 def test_filters_leave_what_they_name(finder, photos):
     red = photos / "kitchen" / "home1-a.png"
     assert {match.label for match in finder.find([red], 6, labels=["bath"]).matches} == {"bath"}
@@ -133,12 +160,88 @@ def test_what_is_like_nothing_is_told_by_a_threshold_from_held_out_pictures(find
         indexing.calibrated(finder.index, [photos])
 
 
+def test_another_index_of_the_same_pictures_may_say_what_is_known(finder, photos, tmp_path, monkeypatch, capsys):
+    frozen = finder.model.frozen()
+    other = Index.create(tmp_path / "frozen", frozen.identity, frozen.width, {"frozen": True})
+    monkeypatch.setattr(indexing, "model_of", lambda index: frozen)
+    indexing.add(other, [photos])
+    monkeypatch.setattr(finding, "model_of", lambda index: frozen if index.about.get("frozen") else finder.model)
+    query = ["query", str(photos / "bath" / "home1-a.png"), "--index", str(finder.index.folder), "--json"]
+    query += ["--known-by", str(other.folder)]
+    with pytest.raises(SystemExit):
+        main(query)
+    assert f"likeness index calibrate {other.folder} HELD_OUT" in capsys.readouterr().err
+    finder.index.calibrate({"value": -1.0, "rate": 0.05, "n": 99})  # all are known
+    for threshold, known in ((1.5, False), (-1.0, True)):
+        other.calibrate({"value": threshold, "rate": 0.05, "n": 99})
+        main(query)
+        told = json.loads(capsys.readouterr().out)
+        assert (told["known"], told["threshold"], len(told["matches"])) == (known, threshold, 5)
+    main(query[:-2])
+    assert json.loads(capsys.readouterr().out)["threshold"] == -1.0
+
+
 def test_near_duplicates_are_pairs_that_are_told_once(finder):
     pairs = indexing.near_duplicates(finder.generation, above=-1.0)
     assert len({(pair.one, pair.other) for pair in pairs}) == len(pairs)
     assert all(pair.one < pair.other for pair in pairs)
     assert [pair.similarity for pair in pairs] == sorted((pair.similarity for pair in pairs), reverse=True)
     assert indexing.near_duplicates(finder.generation, above=1.1) == []
+
+
+def test_near_duplicates_of_some_pictures_are_the_pairs_that_have_one_of_them(finder, monkeypatch):
+    codes = normalize(finder.generation.codes.double(), dim=1)
+    cosines = (codes @ codes.T).numpy()
+    assert (np.triu(cosines, 1) >= 0.9).nonzero()[0].tolist() == [0, 1], "0 and 1, 1 and 2 look the same"
+    book = [(1, 2, pytest.approx(cosines[1, 2], abs=1e-6)), (0, 1, pytest.approx(cosines[0, 1], abs=1e-6))]
+    monkeypatch.setattr(indexing, "_ASKED_AT_ONCE", 2)
+    for among, expected in (([1], book), ([0], book[1:]), ([0, 1, 2], book), ([3, 4, 5], []), (None, book)):
+        given = None if among is None else np.array(among)
+        pairs = indexing.near_duplicates(finder.generation, given, above=0.9)
+        assert [(pair.one, pair.other, pair.similarity) for pair in pairs] == expected, among
+
+
+def test_no_writer_waits_while_thumbnails_are_made(finder, photos, monkeypatch):
+    """Held by the one that adds, the lock would keep the removal waiting, and the test with it."""
+    decoded, thumbnail, folder = [], indexing._thumbnail, finder.index.folder
+
+    def removing(model, path):
+        if path.name == "new0.png":
+            Index.open(folder).remove(homes=["home3"])
+        decoded.append(path.name)
+        return thumbnail(model, path)
+
+    monkeypatch.setattr(indexing, "_thumbnail", removing)
+    monkeypatch.setattr(indexing, "_BYTES_IN_MEMORY", 1)  # so that they lie on disk
+    for number in range(5):
+        Image.fromarray(np.full((20, 20, 3), 50 * number, np.uint8)).save(photos / f"new{number}.png")
+    added = indexing.add(finder.index, sorted(photos.glob("new*.png")))
+    now = added.generation
+    assert sorted(decoded) == [f"new{number}.png" for number in range(5)]
+    assert [Path(now.path(row)).name for row in range(4, 9)] == [f"new{number}.png" for number in range(5)]
+    shown = [Image.open(io.BytesIO(now.picture(row))).getpixel((9, 9))[0] for row in range(4, 9)]
+    assert shown == pytest.approx([0, 50, 100, 150, 200], abs=2)
+    assert not list(folder.glob("tmp*"))
+
+
+def test_pictures_that_are_there_are_refused_before_a_thumbnail_is_made(finder, photos, monkeypatch):
+    monkeypatch.setattr(indexing, "_thumbnail", lambda *_: pytest.fail("it was refused before"))
+    with pytest.raises(LikenessError, match=r"INDEX-ID.*6 of 6 pictures are in the index already.*\n.*id 0 \(added"):
+        indexing.add(finder.index, [photos])
+    for name in ("new", "copy"):
+        Image.fromarray(np.full((20, 20, 3), 77, np.uint8)).save(photos / f"{name}.png")
+    with pytest.raises(LikenessError, match=r"INDEX-ID.*1 of 2 (.|\n)*new.png.*\(in this same call\)"):
+        indexing.add(finder.index, [photos / "new.png", photos / "copy.png"])
+
+
+def test_who_adds_pictures_may_leave_out_the_search_for_those_that_look_the_same(finder, photos, monkeypatch, capsys):
+    monkeypatch.setattr(indexing, "near_duplicates", lambda *_: pytest.fail("it was left out"))
+    for number, words in enumerate((["--no-duplicates"], [])):
+        path = photos / f"new{number}.png"
+        Image.fromarray(np.full((20, 20, 3), 99 + number, np.uint8)).save(path)
+        with pytest.raises(pytest.fail.Exception) if not words else nullcontext():
+            main(["index", "add", str(finder.index.folder), str(path), *words])
+        assert "1 pictures added, 0 were there" in capsys.readouterr().out
 
 
 def test_codes_of_another_model_are_refused(finder, model):
@@ -161,6 +264,8 @@ def test_codes_of_another_model_are_refused(finder, model):
         (["index", "add", "nowhere", "a", "--home", "h", "--home-pattern", "h"], "give one of them"),
         (["index", "duplicates", "nowhere", "--above", "nan"], "a cosine is -1 to 1"),
         (["index", "calibrate", "nowhere", "a", "--rate", "5"], "5 is not between 0 and 1"),
+        (["query", "a.jpg", "--index", "nowhere", "--url", "http://there:6333"], "of --engine qdrant, not of exact"),
+        (["query", "a.jpg", "--index", "nowhere", "--engine", "qdrant"], "INDEX-MISSING"),
     ],
 )
 def test_a_wrong_command_is_refused_in_words(words, told, tmp_path, capsys, monkeypatch):

@@ -5,30 +5,15 @@ import io
 from collections.abc import Callable, Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float32
 
-from likeness.console import Advance, progress
+from likeness.console import progress
 from likeness.errors import LikenessError
-from likeness.features.extraction import Features
 from likeness.files import canonical_json, writing
 from likeness.images.listing import list_pictures
 from likeness.images.options import readable
-from likeness.model import Model, load, stored_features
-
-_ROWS_AT_ONCE = 1024
-
-
-class _Part(NamedTuple):
-    """Some rows of the table, and their codes."""
-
-    paths: list[str]
-    labels: list[str]
-    homes: list[str]
-    keys: list[str]
-    codes: Float32[np.ndarray, "n d"]
+from likeness.model import Coded, Model, coded, load, stored_features
 
 
 def embed(
@@ -62,33 +47,14 @@ def embed(
     model = model.frozen() if frozen else model
     features = stored_features(model, table, on_bad_image, store)
     with progress("codes", len(features.table), "codes") as advance:
-        _WRITERS[out.suffix](out, _parts(model, features, advance), len(features.table), model)
+        _WRITERS[out.suffix](out, coded(model, features, advance), len(features.table), model)
     of_pictures = (
         f"{features.reused:,} features found, {features.computed:,} computed, {len(features.bad)} bad pictures"
     )
     return f"{len(features.table):,} codes of {model.width} numbers in {out} ({of_pictures})"
 
 
-def _parts(model: Model, features: Features, advance: Advance) -> Iterator[_Part]:
-    for start in range(0, len(features.table), _ROWS_AT_ONCE):
-        rows = slice(start, start + _ROWS_AT_ONCE)
-        some = features.table.take(np.arange(len(features.table))[rows])
-        keys = [key.tobytes().hex() for key in features.keys[rows]]
-        yield _Part(
-            [str(path) for path in some.files()],
-            _named(some.labels, some.classes),
-            _named(some.homes, some.home_names),
-            keys,
-            model.codes(features.rows[rows]).numpy(),
-        )
-        advance(len(keys))
-
-
-def _named(numbers: np.ndarray, names: tuple[str, ...]) -> list[str]:
-    return [names[number] if number >= 0 else "" for number in numbers.tolist()]
-
-
-def _write_npy(path: Path, parts: Iterator[_Part], rows: int, model: Model) -> None:
+def _write_npy(path: Path, parts: Iterator[Coded], rows: int, model: Model) -> None:
     """The codes, and beside them what each row is of."""
     with writing(path.with_suffix(".csv")) as names, writing(path) as file:
         described = {"descr": "<f4", "fortran_order": False, "shape": (rows, model.width)}
@@ -105,7 +71,7 @@ def _lines(rows: Iterable[tuple[str, ...]]) -> bytes:
     return text.getvalue().encode("utf-8", "surrogateescape")
 
 
-def _write_parquet(path: Path, parts: Iterator[_Part], rows: int, model: Model) -> None:
+def _write_parquet(path: Path, parts: Iterator[Coded], rows: int, model: Model) -> None:
     import pyarrow as pa
     from pyarrow.parquet import ParquetWriter
 
@@ -114,12 +80,14 @@ def _write_parquet(path: Path, parts: Iterator[_Part], rows: int, model: Model) 
     schema = pa.schema([*text, ("code", pa.list_(pa.float32(), model.width))], said)
     with writing(path) as file, ParquetWriter(file, schema) as writer:
         for part in parts:
-            columns = [[readable(value) or None for value in column] for column in part[:4]]
+            keys = [key.tobytes().hex() for key in part.keys]
+            texts = (part.paths, part.labels, part.homes, keys)
+            columns = [[readable(value) or None for value in column] for column in texts]
             codes = pa.FixedSizeListArray.from_arrays(pa.array(part.codes.ravel()), model.width)
             writer.write_table(pa.table([*columns, codes], schema=schema))
 
 
-_WRITERS: dict[str, Callable[[Path, Iterator[_Part], int, Model], None]] = {
+_WRITERS: dict[str, Callable[[Path, Iterator[Coded], int, Model], None]] = {
     ".npy": _write_npy,
     ".parquet": _write_parquet,
 }

@@ -1,7 +1,7 @@
 """Find pictures and homes in an index: from photos, with the model that the index is bound to."""
 
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import RLock
@@ -21,6 +21,8 @@ from likeness.retrieval.homes import NEEDS_KINDS, rank_homes
 from likeness.retrieval.index import Index
 from likeness.retrieval.rejection import NEAREST, Threshold, is_known, knn_score
 from likeness.retrieval.vote import vote
+
+MakeEngine = Callable[[Generation], Engine]
 
 _MODEL = "model"
 _VOTERS = 5
@@ -67,17 +69,17 @@ class Finder:
     Threads may share one: photos are encoded side by side, searches wait for each other.
 
     Args:
-        engine: What searches (``retrieval.engines.build``); made anew for each generation.
+        engine: What searches (``retrieval.engines.build``), or what makes it; made anew for each generation.
     """
 
-    def __init__(self, index: Index, model: Model, engine: Kind = "exact") -> None:
+    def __init__(self, index: Index, model: Model, engine: Kind | MakeEngine = "exact") -> None:
         index.refuse_other(model.identity)
         self.index, self.model, self._kind = index, model, engine
         self._searching = RLock()
         self._take(index.newest())
 
     @classmethod
-    def open(cls, folder: Path | str, engine: Kind = "exact") -> "Finder":
+    def open(cls, folder: Path | str, engine: Kind | MakeEngine = "exact") -> "Finder":
         """The index in a folder.
 
         Raises:
@@ -110,9 +112,12 @@ class Finder:
 
     def _take(self, generation: Generation) -> None:
         self.generation = generation
-        self._engine: Engine | None = None
-        if len(generation):
-            self._engine = build(self._kind, generation.codes, torch.from_numpy(generation.ids))
+        self._engine = self._made(generation) if len(generation) else None
+
+    def _made(self, generation: Generation) -> Engine:
+        if callable(self._kind):
+            return self._kind(generation)
+        return build(self._kind, generation.codes, torch.from_numpy(generation.ids))
 
     def find(
         self, pictures: Sequence[Picture], k: int, *, labels: Collection[str] = (), homes: Collection[str] = ()
@@ -262,6 +267,24 @@ class Finder:
             if given:
                 allowed &= np.isin(numbers, [names.index(name) for name in given])
         return torch.from_numpy(allowed)
+
+
+def judged(found: Found, by: Finder, pictures: Sequence[Picture]) -> Found:
+    """The same, but whether the query is anything like the index is said by another one of the same pictures.
+
+    Raises:
+        LikenessError: CONFIG where that one has no threshold.
+    """
+    by.refresh()
+    if by.generation.threshold is None:
+        raise LikenessError(
+            "CONFIG",
+            "the index that is to say what is known has no threshold.",
+            where=str(by.index.folder),
+            fix=f"Give it one with likeness index calibrate {by.index.folder} HELD_OUT.",
+        )
+    other = by.find(pictures, 1)
+    return found._replace(known=other.known, nearest=other.nearest, threshold=other.threshold)
 
 
 def model_of(index: Index) -> Model:

@@ -1,41 +1,44 @@
 """Fill an index from pictures: features through the store, codes, and a thumbnail of each."""
 
-import io
 import logging
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
+from itertools import islice
 from pathlib import Path
+from tempfile import SpooledTemporaryFile
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
 
 from likeness import config as configs
 from likeness.assembly import checkpoint_path
-from likeness.console import Advance, progress
+from likeness.console import progress
 from likeness.errors import LikenessError, listed
-from likeness.features.extraction import Features
 from likeness.features.store import positions
-from likeness.files import write_atomic
+from likeness.files import explained, write_atomic
 from likeness.finding import Finder, as_indexed, model_of
 from likeness.images.decoding import BadImage
 from likeness.images.listing import list_pictures
 from likeness.images.options import readable
-from likeness.model import Model, load, stored_features
-from likeness.retrieval.engines import Exact
+from likeness.images.thumbnail import small_jpeg
+from likeness.model import Model, coded, load, stored_features
 from likeness.retrieval.generation import Entries, Generation
 from likeness.retrieval.index import Added, Index
+from likeness.retrieval.neighbours import neighbours
 from likeness.retrieval.rejection import RATE, Threshold, calibrate
 
 log = logging.getLogger(__name__)
 
 NEAR = 0.98
-_ROWS_AT_ONCE = 4096
 _LONGER_SIDE, _QUALITY = 256, 80
 _COPIES = 4  # nearest others that are looked at for near-duplicates
+_ASKED_AT_ONCE, _FILES_AT_ONCE = 4096, 1024
+_BYTES_IN_MEMORY = 64 << 20  # of thumbnails
 
 
 class Pair(NamedTuple):
@@ -91,45 +94,42 @@ def add(
     table = list_pictures(places, label=label, home=home, home_pattern=home_pattern)
     model = model_of(index) if run is None else as_indexed(index, load(run))
     features = stored_features(model, table, on_bad_image, store)
-    with progress("adding", len(features.table)) as advance:
-        batches = _counted(_entries(model, features), advance)
-        return index.add(batches, model.identity, skip_present=skip_present)
+    if not skip_present:
+        index.refuse_present([str(path) for path in features.table.files()], features.keys)
+    with (
+        _thumbnails(model, features.table.files(), index.folder) as pictures,
+        progress("adding", len(features.table)) as advance,
+    ):
+        entries = (Entries(*some, [*islice(pictures, len(some.paths))]) for some in coded(model, features, advance))
+        return index.add(entries, model.identity, skip_present=skip_present)
 
 
-def _entries(model: Model, features: Features) -> Iterator[Entries]:
-    table = features.table
-    for start in range(0, len(table), _ROWS_AT_ONCE):
-        rows = slice(start, start + _ROWS_AT_ONCE)
-        files = [table.root / path for path in table.paths[rows]]
-        with ThreadPoolExecutor() as pool:
-            pictures = list(pool.map(lambda path: _thumbnail(path, model), files))
-        yield Entries(
-            model.codes(features.rows[rows]).numpy(),
-            features.keys[rows],
-            [str(path) for path in files],
-            [table.classes[number] if number >= 0 else "" for number in table.labels[rows].tolist()],
-            [table.home_names[number] if number >= 0 else "" for number in table.homes[rows].tolist()],
-            pictures,
-        )
+@contextmanager
+def _thumbnails(model: Model, files: Sequence[Path], folder: Path) -> Iterator[Iterator[bytes]]:
+    """A small JPEG of each file. All are made first, so that no other writer waits for it, and lie on disk if many."""
+    sizes: list[int] = []
+    with SpooledTemporaryFile(_BYTES_IN_MEMORY, "w+b", dir=str(folder)) as kept:
+        with (
+            explained(folder / "thumbnails"),
+            progress("thumbnails", len(files), after=2.0) as advance,
+            ThreadPoolExecutor() as pool,
+        ):
+            for start in range(0, len(files), _FILES_AT_ONCE):
+                for made in pool.map(partial(_thumbnail, model), files[start : start + _FILES_AT_ONCE]):
+                    sizes.append(kept.write(made))
+                    advance()
+        kept.seek(0)
+        yield map(kept.read, sizes)
 
 
-def _counted(batches: Iterator[Entries], advance: Advance) -> Iterator[Entries]:
-    for batch in batches:
-        yield batch
-        advance(len(batch.codes))
-
-
-def _thumbnail(path: Path, model: Model) -> bytes:
+def _thumbnail(model: Model, path: Path) -> bytes:
     """A small JPEG; b"" where the file is gone since its feature was computed."""
     try:
         image = model.extractor.decoder.decode(path.read_bytes(), at_least=_LONGER_SIDE).image
     except (OSError, BadImage) as error:
         log.warning("no thumbnail of %s, which has changed since it was looked at: %s", readable(path), error)
         return b""
-    image.thumbnail((_LONGER_SIDE, _LONGER_SIDE), Image.Resampling.LANCZOS)
-    packed = io.BytesIO()
-    image.save(packed, "JPEG", quality=_QUALITY, optimize=True)
-    return packed.getvalue()
+    return small_jpeg(image, _LONGER_SIDE, _QUALITY)
 
 
 def facts(index: Index) -> dict[str, Any]:
@@ -162,20 +162,22 @@ def near_duplicates(generation: Generation, among: np.ndarray | None = None, abo
     """Pairs of pictures whose codes are that near, nearest first; of each its four nearest are looked at.
 
     Args:
-        among: Ids of which one at least is in each pair; all when left out.
+        among: Ids of which one at least is in each pair, which alone are compared with all; all when left out.
         above: Least cosine.
     """
     if len(generation) < 2:
         return []
     ids = torch.from_numpy(generation.ids)
-    rows = torch.arange(len(ids)) if among is None else torch.from_numpy(generation.rows_of(among))
-    near = Exact(generation.codes, ids).search(generation.codes[rows], _COPIES + 1)
-    pairs = {}
-    for row, similarities, others in zip(rows.tolist(), near.similarities, near.indices, strict=True):
-        for similarity, other in zip(similarities.tolist(), others.tolist(), strict=True):
-            if other != row and similarity >= above:
-                one, two = sorted((int(ids[row]), int(ids[other])))
-                pairs[one, two] = Pair(similarity, one, two)
+    asked = ids if among is None else torch.from_numpy(among)
+    codes, k, pairs = generation.codes, min(_COPIES, len(ids) - 1), {}
+    with progress("near-duplicates", len(asked), after=2.0) as advance:
+        for own in asked.split(_ASKED_AT_ONCE):
+            queries = codes[torch.from_numpy(generation.rows_of(own.numpy()))]
+            near = neighbours(queries, codes, k, query_ids=own, gallery_ids=ids)
+            for at, column in torch.nonzero(near.similarities >= above).tolist():
+                one, other = sorted((int(own[at]), int(ids[near.indices[at, column]])))
+                pairs[one, other] = Pair(float(near.similarities[at, column]), one, other)
+            advance(len(own))
     return sorted(pairs.values(), key=lambda pair: (-pair.similarity, pair.one, pair.other))
 
 

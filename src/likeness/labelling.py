@@ -104,6 +104,11 @@ def _refuse_other_classes(own: Features, trained: object, run: Path) -> None:
         )
 
 
+def _too_few(what: str) -> LikenessError:
+    fix = "Give a smaller k=, or another split=."
+    return LikenessError("CONFIG", what, where="k, split", kept="All features.", fix=fix)
+
+
 class _Voters(NamedTuple):
     """The labelled pictures that can be found, by their places in the run's table."""
 
@@ -118,13 +123,7 @@ def _voters(data: FeatureData, split: str, k: int, encode: assembly.Encode) -> _
     codes = codes_of(encode, rows) if len(rows) else torch.empty(0, 1)
     at = torch.nonzero(rows.is_gallery & (rows.labels >= 0) & codes.any(1)).squeeze(1)
     if len(at) <= k:
-        raise LikenessError(
-            "CONFIG",
-            f"k={k} neighbours are to vote, and {split} has {len(at)} labelled pictures.",
-            where="k, split",
-            kept="All features.",
-            fix="Give a smaller k=, or another split=.",
-        )
+        raise _too_few(f"k={k} neighbours are to vote, and {split} has {len(at)} labelled pictures.")
     places = np.searchsorted(data.features.table.sample_ids, rows.sample_ids[at].numpy())
     return _Voters(places, rows.labels[at], codes[at])
 
@@ -141,10 +140,20 @@ def _nearest(
     groups_g, groups_q = torch.from_numpy(content).split([len(voters.places), len(keys)])
     gallery = Gallery(voters.codes, torch.arange(len(voters.codes)), groups_g)
     points = codes.any(1)
+    _refuse_few(k, groups_g, groups_q[points])
     found = Neighbours(torch.full((len(codes), k), -torch.inf), torch.zeros(len(codes), k, dtype=torch.int64))
     for column, values in zip(found, gallery.neighbours(codes[points], k, query_groups=groups_q[points]), strict=True):
         column[points] = values
     return found
+
+
+def _refuse_few(k: int, voters: Int64[Tensor, "g"], asked: Int64[Tensor, "q"]) -> None:
+    """``voters`` and ``asked`` say which pictures have the same bytes: such a voter has no vote."""
+    if not len(asked):
+        return
+    copies = int(torch.bincount(voters, minlength=int(asked.max()) + 1)[asked].max())
+    if k > (left := len(voters) - copies):
+        raise _too_few(f"k={k} neighbours are to vote; for a picture of which {copies} voters are copies {left} can.")
 
 
 def _ordered(

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from likeness import assembly
 from likeness import config as configs
-from likeness.console import progress
+from likeness.console import Advance, progress
 from likeness.errors import LikenessError, listed
 from likeness.features.extraction import Batch, Extractor, Features, looked_at
 from likeness.files import canonical_json, digest
@@ -30,6 +30,7 @@ Picture = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 """A path, the bytes of a file, a PIL image, or 8-bit RGB as ``[height, width, 3]``."""
 
 _BATCH = 16
+_ROWS_AT_ONCE = 4096
 _MOST_NAMED = 50
 _SECONDS_UNTIL_SHOWN = 2.0
 
@@ -167,6 +168,35 @@ def stored_features(model: Model, table: ImageTable, on_bad_image: str, store: s
         "extraction": asdict(configs.Extraction(memory_gb=0.0)),
     }
     return assembly.features_of(table, config, model.extractor, on_bad_image)
+
+
+class Coded(NamedTuple):
+    """Codes of some pictures, and what is known of each: "" for an unknown label or home."""
+
+    codes: Float32[np.ndarray, "n d"]
+    keys: UInt8[np.ndarray, "n 32"]
+    paths: list[str]
+    labels: list[str]
+    homes: list[str]
+
+
+def coded(model: Model, features: Features, advance: Advance) -> Iterator[Coded]:
+    """All rows of the features, some thousand at a time; ``advance`` hears of those that were dealt with."""
+    for start in range(0, len(features.table), _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        some = features.table.take(np.arange(len(features.table))[rows])
+        yield Coded(
+            model.codes(features.rows[rows]).numpy(),
+            features.keys[rows],
+            [str(path) for path in some.files()],
+            _named(some.labels, some.classes),
+            _named(some.homes, some.home_names),
+        )
+        advance(len(some))
+
+
+def _named(numbers: np.ndarray, names: Sequence[str]) -> list[str]:
+    return [names[number] if number >= 0 else "" for number in numbers.tolist()]
 
 
 def _head_digest(head: Autoencoder | None, card: Mapping[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """A model as one ONNX graph, from 8-bit pixels to codes, checked against torch by onnxruntime before it is kept."""
 
+import hashlib
 import logging
 import warnings
 from collections.abc import Mapping
@@ -52,7 +53,8 @@ class _Whole(nn.Module):
 def write(model: Model, card: Mapping[str, Any], path: Path) -> tuple[float, float]:
     """Write the graph: uint8 ``pixels [n, size, size, 3]``, red, green and blue, in, float32 ``code [n, d]`` out.
 
-    Its metadata say how a picture becomes that square, and hold the card.
+    Its metadata say how a picture becomes that square, and hold the card. Its SHA-256 lies beside it, in a file that
+    ``sha256sum -c`` reads: whoever opens the graph elsewhere has no likeness to check it with.
 
     Returns:
         The largest difference from torch's codes of the same pixels, as a part of their largest number, and the
@@ -64,6 +66,8 @@ def write(model: Model, card: Mapping[str, Any], path: Path) -> tuple[float, flo
     data = _graph(model, {**_metadata(model), "card": canonical_json(card)})
     difference, cosine = _compared(model, data)
     write_atomic(path, data)
+    digest = hashlib.sha256(data).hexdigest()
+    write_atomic(path.with_name(f"{path.name}.sha256"), f"{digest}  {path.name}\n".encode("utf-8", "surrogateescape"))
     return difference, cosine
 
 

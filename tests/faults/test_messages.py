@@ -32,7 +32,7 @@ from likeness.images.manifest import ImageManifest
 from likeness.images.preprocessing import Preprocessing
 from likeness.retrieval import index
 from likeness.retrieval.neighbours import neighbours
-from likeness.retrieval.qdrant_engine import Generation, connect, sync
+from likeness.retrieval.qdrant_engine import Points, connect, sync
 from likeness.runs import sweep, trackers
 from likeness.runs.checkpoint import CARD, SCHEMA, open_checkpoint, refuse_other_pictures, write_checkpoint
 from likeness.runs.processes import told_apart
@@ -179,14 +179,14 @@ def tampered(place: Path, patch: Patch) -> None:
     read_file(path)
 
 
-def generation(model: str) -> Generation:
-    return Generation(1, model * 64, EYE, IDS, ["kitchen"] * 2, [""] * 2, ["1.png", "2.png"])
+def points(model: str) -> Points:
+    return Points(1, model * 64, EYE, IDS, ["kitchen"] * 2, [""] * 2, ["1.png", "2.png"])
 
 
 def other_models_collection(place: Path, patch: Patch) -> None:
     connection = connect(":memory:")
-    sync(connection, "homes", generation("a"))
-    sync(connection, "homes", generation("b"))
+    sync(connection, "homes", points("a"))
+    sync(connection, "homes", points("b"))
 
 
 def newer_index(place: Path, patch: Patch) -> None:
@@ -300,15 +300,13 @@ CASES = {
     "STORE-VERSION": Case(newer_store, "schema 9", "shard-", "upgrade likeness", cause="A newer likeness"),
     "RETRIEVAL": Case(lambda p, m: neighbours(EYE * torch.nan, EYE, 1, query_ids=IDS, gallery_ids=IDS), "", "", ""),
     "ENGINE": Case(
-        lambda p, m: sync(connect("http://127.0.0.1:9"), "homes", generation("a")),
+        lambda p, m: sync(connect("http://127.0.0.1:9"), "homes", points("a")),
         "server does not do what is asked",
         "http://127.0.0.1:9",
-        "engine.url",
+        "--url",
         cause="refused",
     ),
-    "ENGINE-MODEL": Case(
-        other_models_collection, "'homes' holds codes of model aaa", ":memory:", "engine.collection=NAME"
-    ),
+    "ENGINE-MODEL": Case(other_models_collection, "'homes' holds codes of model aaa", ":memory:", "--collection NAME"),
     "RUN-DIR": Case(running_sweep, "1 jobs of the sweep are running", "job", "Wait for them"),
     "RUN-MISSING": Case(
         lambda p, m: assembly.checkpoint_path({"run": str(p), "checkpoint": None}),

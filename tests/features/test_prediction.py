@@ -15,7 +15,8 @@ import pytorch_lightning as pl
 import torch
 from features.mean_colour import MeanColour, extractor_of, run_together
 
-from likeness import app, assembly
+from likeness import assembly
+from likeness.commands.extract import filled_line
 from likeness.config import checked, composed
 from likeness.errors import LikenessError
 from likeness.features import extraction, prediction
@@ -215,6 +216,6 @@ def test_two_processes_of_one_command_leave_the_store_that_one_would(photos, tmp
 
 
 def test_the_line_at_the_end_counts_and_has_a_pace():
-    line = app.filled_line(Filled(10, 246, 2, 2.0), Path("outputs/features"), 3, 16)
+    line = filled_line(Filled(10, 246, 2, 2.0), Path("outputs/features"), 3, 16)
     assert line == "share 3/16: 10 rows found, 246 computed, 2 bad pictures, 2.0 s, 123 pictures/s (outputs/features)"
-    assert "pictures/s" not in app.filled_line(Filled(10, 0, 0, 0.0), Path("x"), 0, 1)
+    assert "pictures/s" not in filled_line(Filled(10, 0, 0, 0.0), Path("x"), 0, 1)

@@ -57,7 +57,7 @@ def test_the_head_says_what_was_found_and_whether_it_counts(opened):
     text = page.locator("#overview").inner_text()
     assert "On hit@1 it beats the frozen features beyond the noise" in text
     assert "▲\u00a0+10.0" in text  # the gain over the frozen features
-    facts = page.locator("#facts > div").all_inner_texts()
+    facts = page.locator("#summary > div").all_inner_texts()
     assert [fact.split("\n") for fact in facts] == [
         ["head", "shufflenet_rooms → dense"],
         ["split", "test"],

@@ -12,15 +12,15 @@ from likeness.retrieval import engines
 from likeness.retrieval.engines import Exact, build
 from likeness.retrieval.faiss_engine import Faiss
 from likeness.retrieval.neighbours import Gallery
-from likeness.retrieval.qdrant_engine import MEMORY, Generation, Qdrant, connect
+from likeness.retrieval.qdrant_engine import MEMORY, Points, Qdrant, connect
 
 ROWS, WIDTH = 400, 6
 
 
 def qdrant(codes, ids, oversampling=4):
     nothing = [""] * len(ids)
-    generation = Generation(1, "a" * 64, codes, ids, nothing, nothing, nothing)
-    return Qdrant(connect(MEMORY), "homes", generation, oversampling=oversampling)
+    points = Points(1, "a" * 64, codes, ids, nothing, nothing, nothing)
+    return Qdrant(connect(MEMORY), "homes", points, oversampling=oversampling)
 
 
 # Without candidates to spare, so that what proves the answer is what is tested.
@@ -268,7 +268,7 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch, package, extra):
         build("flat", DATA["random"], torch.arange(ROWS)) if extra == "faiss" else connect(MEMORY)
     assert (caught.value.code, caught.value.fix) == (
         "CONFIG-EXTRA",
-        f'pip install "likeness[{extra}]", or take engine=exact.',
+        f'pip install "likeness[{extra}]", or take --engine exact.',
     )
 
 

@@ -9,18 +9,18 @@ from retrieval.qdrant_server import serving
 from likeness.errors import LikenessError
 from likeness.retrieval import qdrant_engine
 from likeness.retrieval.engines import Exact
-from likeness.retrieval.qdrant_engine import MEMORY, Changes, Generation, Qdrant, Where, connect, sync
+from likeness.retrieval.qdrant_engine import MEMORY, Changes, Points, Qdrant, Where, connect, sync
 
 MODEL = "a" * 64
 ROWS = 40
 
 
-def generation(ids, number=1, model=MODEL, label="kitchen", of_row=lambda id_: id_):
+def points(ids, number=1, model=MODEL, label="kitchen", of_row=lambda id_: id_):
     """Rows whose code, home and path follow from their id."""
     codes = torch.stack([torch.randn(4, generator=torch.Generator().manual_seed(of_row(id_))) for id_ in ids])
     labels = [label if id_ % 2 else "frontal" for id_ in ids]
     homes = [f"home{id_ // 4}" for id_ in ids]
-    return Generation(number, model, codes, torch.tensor(ids), labels, homes, [f"{id_}.jpg" for id_ in ids])
+    return Points(number, model, codes, torch.tensor(ids), labels, homes, [f"{id_}.jpg" for id_ in ids])
 
 
 def held(connection, collection="homes"):
@@ -48,10 +48,10 @@ def same(found, rows):
 
 def test_a_collection_follows_the_generations_and_writes_what_is_new_alone():
     connection = connect(MEMORY)
-    first = generation(range(10))
+    first = points(range(10))
     assert sync(connection, "homes", first) == Changes(10, 0)
     assert sync(connection, "homes", first) == Changes(0, 0)
-    second = generation(range(3, 14), number=2)
+    second = points(range(3, 14), number=2)
     assert sync(connection, "homes", second) == Changes(4, 3)
     same(held(connection), second)
     assert connection.client.get_collection("homes").config.metadata["generation"] == 2
@@ -59,11 +59,11 @@ def test_a_collection_follows_the_generations_and_writes_what_is_new_alone():
 
 def test_another_label_or_code_of_the_same_id_is_a_change():
     connection = connect(MEMORY)
-    sync(connection, "homes", generation(range(10)))
-    relabelled = generation(range(10), number=2, label="bathroom")
+    sync(connection, "homes", points(range(10)))
+    relabelled = points(range(10), number=2, label="bathroom")
     assert sync(connection, "homes", relabelled) == Changes(5, 0)
     same(held(connection), relabelled)
-    coded = generation(range(10), number=3, label="bathroom", of_row=lambda id_: 99 if id_ == 4 else id_)
+    coded = points(range(10), number=3, label="bathroom", of_row=lambda id_: 99 if id_ == 4 else id_)
     assert sync(connection, "homes", coded) == Changes(1, 0)
     same(held(connection), coded)
 
@@ -72,8 +72,8 @@ def test_another_label_or_code_of_the_same_id_is_a_change():
 @pytest.mark.fault("F48c")
 def test_after_a_crash_at_any_request_the_next_sync_goes_on(monkeypatch, request_):
     monkeypatch.setattr(qdrant_engine, "_ROWS_A_REQUEST", 4)
-    connection, rows = connect(MEMORY), generation(range(5, 17), number=2)
-    sync(connection, "homes", generation(range(9)))
+    connection, rows = connect(MEMORY), points(range(5, 17), number=2)
+    sync(connection, "homes", points(range(9)))
     before = held(connection)
     with pytest.MonkeyPatch.context() as patch:
         killed_at(patch, connection.client, request_)
@@ -110,7 +110,7 @@ def killed_at(patch, client, number):
 def test_any_generations_one_after_another(sets):
     connection = connect(MEMORY)
     for number, ids in enumerate(sets):
-        rows = generation(sorted(ids), number=number)
+        rows = points(sorted(ids), number=number)
         sync(connection, "homes", rows)
         same(held(connection), rows)
 
@@ -119,18 +119,18 @@ def test_more_rows_than_a_request_takes(monkeypatch):
     monkeypatch.setattr(qdrant_engine, "_ROWS_A_REQUEST", 7)
     monkeypatch.setattr(qdrant_engine, "_IDS_A_REQUEST", 7)
     monkeypatch.setattr(qdrant_engine, "_QUERIES_A_REQUEST", 3)
-    connection, rows = connect(MEMORY), generation(range(ROWS))
+    connection, rows = connect(MEMORY), points(range(ROWS))
     engine = Qdrant(connection, "homes", rows)
     found = engine.search(rows.codes[:10], 3)
     assert torch.equal(found.indices, Exact(rows.codes, rows.ids).search(rows.codes[:10], 3).indices)
-    assert sync(connection, "homes", generation(range(20, 22), number=2)) == Changes(0, 38)
+    assert sync(connection, "homes", points(range(20, 22), number=2)) == Changes(0, 38)
 
 
 def test_a_collection_of_another_model_is_refused_and_left_as_it_is():
-    connection, rows = connect(MEMORY), generation(range(5))
+    connection, rows = connect(MEMORY), points(range(5))
     sync(connection, "homes", rows)
     with pytest.raises(LikenessError, match="codes of model aaaaaaaaaaaa") as caught:
-        sync(connection, "homes", generation(range(9), model="b" * 64))
+        sync(connection, "homes", points(range(9), model="b" * 64))
     assert caught.value.code == "ENGINE-MODEL"
     same(held(connection), rows)
     wider = rows._replace(codes=torch.ones(5, 7))
@@ -144,7 +144,7 @@ def test_a_collection_that_something_else_made_is_refused():
     connection = connect(MEMORY)
     connection.client.create_collection("homes", models.VectorParams(size=4, distance=models.Distance.DOT))
     with pytest.raises(LikenessError, match="what likeness did not write"):
-        sync(connection, "homes", generation(range(5)))
+        sync(connection, "homes", points(range(5)))
 
 
 WHERES = [
@@ -159,7 +159,7 @@ WHERES = [
 
 @pytest.mark.parametrize(("where", "may"), WHERES)
 def test_labels_and_homes_are_filters_of_the_server(where, may):
-    rows = generation(range(ROWS))
+    rows = points(range(ROWS))
     engine, exact = Qdrant(connect(MEMORY), "homes", rows), Exact(rows.codes, rows.ids)
     allowed = torch.tensor([may(id_) for id_ in range(ROWS)])
     assert torch.equal(where.allows(rows), allowed)
@@ -174,7 +174,7 @@ def test_labels_and_homes_are_filters_of_the_server(where, may):
 def test_rows_that_changed_behind_the_index_are_told(change):
     from qdrant_client import models
 
-    connection, rows = connect(MEMORY), generation(range(3))
+    connection, rows = connect(MEMORY), points(range(3))
     engine = Qdrant(connection, "homes", rows)
     if change == "removed":
         connection.client.delete("homes", models.PointIdsList(points=[1]))
@@ -186,12 +186,12 @@ def test_rows_that_changed_behind_the_index_are_told(change):
 
 
 def test_over_rest_the_answers_are_the_same_and_the_server_is_told_to_be_exact():
-    rows = generation(range(ROWS))
+    rows = points(range(ROWS))
     with serving() as served:
         engine = Qdrant(connect(served.url), "homes", rows, exact=True, oversampling=1)
         where = Where(labels=["kitchen"], not_homes=["home3"])
         found = engine.search(rows.codes[:5], 6, where=where)
-        later = sync(engine.connection, "homes", generation(range(5, ROWS), number=2))
+        later = sync(engine.connection, "homes", points(range(5, ROWS), number=2))
         engine.connection.client.close()
     exact = Exact(rows.codes, rows.ids)
     assert torch.equal(found.indices, exact.search(rows.codes[:5], 6, where.allows(rows)).indices)
@@ -204,7 +204,7 @@ def test_over_rest_the_answers_are_the_same_and_the_server_is_told_to_be_exact()
 
 
 def test_a_server_that_may_approximate_is_asked_once_and_says_that_it_is_not_exact():
-    rows = generation(range(ROWS))
+    rows = points(range(ROWS))
     with serving() as served:
         engine = Qdrant(connect(served.url), "homes", rows)
         engine.search(rows.codes[:5], 6)
@@ -219,22 +219,22 @@ def test_a_failing_server_is_told_with_its_own_words():
         connection = connect(served.url)
         served.failing = "PUT .*/points$"
         with pytest.raises(LikenessError, match="does not do what is asked") as caught:
-            sync(connection, "homes", generation(range(5)))
+            sync(connection, "homes", points(range(5)))
         assert "out of disk" in caught.value.cause
         served.failing = None
-        assert sync(connection, "homes", generation(range(5))) == Changes(5, 0)
+        assert sync(connection, "homes", points(range(5))) == Changes(5, 0)
         connection.client.close()
 
 
 def test_the_key_comes_from_the_environment(monkeypatch):
     with serving(key="canary0key") as served:
         with pytest.raises(LikenessError, match="does not do") as caught:
-            sync(connect(served.url), "homes", generation(range(3)))
+            sync(connect(served.url), "homes", points(range(3)))
         assert "API key" in caught.value.cause
         assert "QDRANT_API_KEY" in caught.value.fix
         monkeypatch.setenv("QDRANT_API_KEY", "canary0key")
         connection = connect(served.url)
-        assert sync(connection, "homes", generation(range(3))) == Changes(3, 0)
+        assert sync(connection, "homes", points(range(3))) == Changes(3, 0)
         connection.client.close()
     with pytest.raises(LikenessError, match="unencrypted") as caught:
         connect("http://qdrant.example:6333")

@@ -73,7 +73,7 @@ def write_gallery(run: Path, path: Path, split: str | None = None, most_bytes: i
         raise _no_queries(run, split, list(names))
     content = _content(metrics, names.get(split, split), asked, most_bytes)
     content |= {"title": readable(run.absolute().name), "folder": readable(run.absolute())}
-    write_atomic(path, filled("gallery", _SCRIPTS, content))
+    write_atomic(path, filled("gallery", "queries", _SCRIPTS, content))
     return path
 
 

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from likeness.reports import words
-from likeness.reports.scoreboard import difference_cells, interval_cell, number
+from likeness.reports.scoreboard import differences, interval_cell, number
 from likeness.reports.tables import table, titled
 
 RULES = {
@@ -61,20 +61,19 @@ def _counts(summary: Mapping[str, Any]) -> str:
 
 
 def _winners(summary: Mapping[str, Any]) -> Table:
-    board = Table.grid(padding=(0, 2, 0, 0))
-    for method in _COMPARED:
-        winner = summary["winner"][method]
-        for rule, found in winner["over"].items():
-            names = f"{words.METHODS[method]}: {RULES[winner['rule']]} − {RULES[rule]}"
-            board.add_row(Text(names), *difference_cells({**found, "p": found["p_holm"]}))
-    return board
+    winners = ((words.METHODS[method], summary["winner"][method]) for method in _COMPARED)
+    return differences(
+        (f"{method}: {RULES[winner['rule']]} − {RULES[rule]}", {**found, "p": found["p_holm"]})
+        for method, winner in winners
+        for rule, found in winner["over"].items()
+    )
 
 
 def _gains(summary: Mapping[str, Any]) -> Table:
-    board = Table.grid(padding=(0, 2, 0, 0))
-    for rule, found in summary["paired"]["head-frozen"].items():
-        board.add_row(Text(f"{RULES[rule]}: head − frozen"), *difference_cells({**found, "p": found["p_holm"]}))
-    return board
+    return differences(
+        (f"{RULES[rule]}: head − frozen", {**found, "p": found["p_holm"]})
+        for rule, found in summary["paired"]["head-frozen"].items()
+    )
 
 
 def _left_out(metrics: Mapping[str, Any]) -> str:

@@ -59,7 +59,7 @@ def write_page(folders: Sequence[Path], path: Path, seeds: Sequence[Row] | None 
         seeds = compared_seeds(Path(), [job.row for job in jobs])
     content = page_content(jobs, seeds)
     content |= {"title": _title(folders), "folders": [str(folder.absolute()) for folder in folders]}
-    write_atomic(path, filled("page", _SCRIPTS, content))
+    write_atomic(path, filled("page", "jobs", _SCRIPTS, content))
     return path
 
 

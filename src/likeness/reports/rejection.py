@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from likeness.reports import style, words
-from likeness.reports.scoreboard import at, difference_cells, interval_cell
+from likeness.reports.scoreboard import at, differences, interval_cell
 from likeness.reports.tables import table, titled
 from likeness.retrieval.rejection import Scored, coverage_curve
 
@@ -58,11 +58,7 @@ def _first_hit(summary: Mapping[str, Any]) -> str:
 
 
 def _comparisons(summary: Mapping[str, Any]) -> Table:
-    board = Table.grid(padding=(0, 2, 0, 0))
-    for pair, found in summary["paired"].items():
-        names = " − ".join(words.METHODS.get(name, name) for name in pair.split("-", 1))
-        board.add_row(Text(f"AUROC, {names}"), *difference_cells(found["auroc"]))
-    return board
+    return differences((f"AUROC, {words.pair(pair)}", found["auroc"]) for pair, found in summary["paired"].items())
 
 
 def draw_rejection(scored: Mapping[str, Scored], summary: Mapping[str, Any], path: Path) -> None:

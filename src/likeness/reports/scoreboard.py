@@ -85,11 +85,9 @@ def _shown(splits: Mapping, split: str, method: str, measure: str) -> Any:
 def _comparisons(metrics: Mapping) -> Group:
     """One line a pair, e.g. ``head − frozen  +1.2 points  [−0.4, +2.8]  p = 0.14  → inside the noise``."""
     split = list(metrics["splits"])[-1]
-    board = Table.grid(padding=(0, 2, 0, 0))
     averaged = ", averaged over seeds" if "over_seeds" in metrics else ""
-    for pair, measures in (at(_final(metrics), split, "paired") or {}).items():
-        names = " − ".join(words.METHODS.get(name, name) for name in pair.split("-", 1))
-        board.add_row(Text(names), *difference_cells(at(measures, "hit@1")))
+    paired = (at(_final(metrics), split, "paired") or {}).items()
+    board = differences((words.pair(pair), at(measures, "hit@1")) for pair, measures in paired)
     return titled(f"{split} hit@1{averaged}", ", query by query", board)
 
 
@@ -98,7 +96,15 @@ def _final(metrics: Mapping) -> Mapping:
     return metrics.get("over_seeds") or metrics["splits"]
 
 
-def difference_cells(found: Any) -> list[Text]:
+def differences(rows: Iterable[tuple[str, Any]]) -> Table:
+    """A line for each name and its paired difference: the interval, the p and what to call it."""
+    board = Table.grid(padding=(0, 2, 0, 0))
+    for name, found in rows:
+        board.add_row(Text(name), *_difference_cells(found))
+    return board
+
+
+def _difference_cells(found: Any) -> list[Text]:
     """A paired difference, its interval, its p and what to call it, a cell each."""
     difference, low, high, p = (number(at(found, key)) for key in ("difference", "low", "high", "p"))
     if difference is None:

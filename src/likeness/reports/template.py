@@ -10,11 +10,12 @@ from typing import Any
 _SHARED = ("basics", "theme", "pictures")  # scripts of every page, before its own
 
 
-def filled(page: str, scripts: Sequence[str], content: Mapping[str, Any]) -> bytes:
+def filled(page: str, target: str, scripts: Sequence[str], content: Mapping[str, Any]) -> bytes:
     """The page with its content, and a policy by which a browser loads nothing and runs this script alone.
 
     Args:
-        page: Names its body, ``page.html``, and its style, ``page.css``.
+        page: Names its main part, ``page.html``, and its style, ``page.css``.
+        target: The section that a reader without a mouse can skip to, by its id.
         scripts: Names of its own, in their order.
         content: Plain values; the script finds them as ``data``.
     """
@@ -25,6 +26,7 @@ def filled(page: str, scripts: Sequence[str], content: Mapping[str, Any]) -> byt
     data = json.dumps(content, separators=(",", ":"), allow_nan=False).replace("<", r"\u003c")
     marks = {"@style-digest@": _digest(style), "@script-digest@": _digest(script)}
     marks |= {"@style@": style, "@body@": body, "@script@": script, "@data@": data}
+    shell = shell.replace("@target@", target)
     for mark, text in marks.items():
         before, _, after = shell.partition(mark)
         shell = before + text + after

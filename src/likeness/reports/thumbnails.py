@@ -10,6 +10,7 @@ from statistics import median
 from PIL import Image
 
 from likeness.images.decoding import BadImage, Decoder
+from likeness.images.thumbnail import small_jpeg
 
 _LONGER_SIDE = 96  # pixels
 _QUALITY = 70
@@ -35,10 +36,7 @@ def _thumbnail(path: Path) -> str | None:
         image = Decoder(min_side=1).decode(path.read_bytes(), at_least=2 * _LONGER_SIDE).image
     except (OSError, ValueError, BadImage):  # gone, unreadable, no path at all, no picture
         return None
-    image.thumbnail((_LONGER_SIDE, _LONGER_SIDE), Image.Resampling.LANCZOS)
-    packed = io.BytesIO()
-    image.save(packed, "JPEG", quality=_QUALITY, optimize=True)
-    return _START + base64.b64encode(packed.getvalue()).decode()
+    return _START + base64.b64encode(small_jpeg(image, _LONGER_SIDE, _QUALITY)).decode()
 
 
 def common_shape(pictures: Sequence[str]) -> float:

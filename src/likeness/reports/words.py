@@ -6,6 +6,15 @@ NONE = "–"
 METHODS = {"head": "head", "frozen": "frozen", "pca": "PCA", "random_projection": "random projection"}
 
 
+def pair(names: str) -> str:
+    """Two methods that are compared.
+
+    >>> pair("head-random_projection")
+    'head − random projection'
+    """
+    return " − ".join(METHODS.get(name, name) for name in names.split("-", 1))
+
+
 def percent(value: float | int | None) -> str:
     """A fraction as percent without the sign.
 

@@ -187,6 +187,6 @@ def need(package: str, extra: str) -> None:
         raise LikenessError(
             "CONFIG-EXTRA",
             f"The engine {extra} was asked for, and {package} is not installed.",
-            where="engine",
-            fix=f'pip install "likeness[{extra}]", or take engine=exact.',
+            where="--engine",
+            fix=f'pip install "likeness[{extra}]", or take --engine exact.',
         )

@@ -154,6 +154,11 @@ class Index:
             fix="Use the model that the index was made with (it lies beside index.json), or make another index.",
         )
 
+    def refuse_present(self, paths: Sequence[str], keys: UInt8[np.ndarray, "n 32"]) -> None:
+        """Raises INDEX-ID for a picture that is here already or comes twice, as ``add`` would: before there is work."""
+        unknown, none = [""] * len(paths), np.empty((len(paths), 0), np.float32)
+        _Entrance(self.newest(), False).pass_through(Entries(none, keys, paths, unknown, unknown, []))
+
     def number(self) -> int:
         """Of its newest generation, 0 where there is none."""
         return max(_numbers(self.folder), default=0)
@@ -187,7 +192,6 @@ class Index:
             LikenessError: INDEX-MODEL; INDEX-ID for a picture or an id that is here already; RETRIEVAL for a code that
                 is zero, not finite or of another width; DISK. The index then is as it was.
         """
-        self.refuse_other(identity)
         self.refuse_other(identity)
         with self._writing():
             before = self.newest()

@@ -9,7 +9,7 @@ codes by the rule of ``retrieval.neighbours``.
 import hashlib
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from likeness.errors import LikenessError
 from likeness.retrieval.engines import Facts, as_neighbours, comparable, how_many, need, nothing, ranked, slack
+from likeness.retrieval.generation import Generation
 from likeness.retrieval.neighbours import Neighbours, no_keys, read_keys
 from likeness.retrieval.rows import Rows, blocks, places, refuse_twice, refuse_zero
 from likeness.retrieval.rows import comparable as comparable_rows
@@ -32,16 +33,17 @@ _NEAR = {"localhost", "127.0.0.1", "::1"}
 _BYTES_BESIDE = 4 * 8  # of a row: length, id, order, place
 
 
-class Generation(NamedTuple):
-    """The rows of an index as they are at one time.
+class Points(NamedTuple):
+    """What a collection is to hold: the rows of a generation, with what a server filters by.
 
     Attributes:
+        generation: Its number.
         model: Fingerprint of what made the codes.
         ids: Distinct and not negative.
-        homes: Empty where unknown.
+        labels, homes: "" where unknown.
     """
 
-    number: int
+    generation: int
     model: str
     codes: Float[Tensor, "n d"]
     ids: Int64[Tensor, "n"]
@@ -57,14 +59,26 @@ class Where(NamedTuple):
     homes: Sequence[str] = ()
     not_homes: Sequence[str] = ()
 
-    def allows(self, generation: Generation) -> Bool[Tensor, "n"]:
-        label, home = (np.asarray(column, dtype=object) for column in (generation.labels, generation.homes))
-        allowed = np.ones(len(generation.ids), bool)
+    def allows(self, points: Points) -> Bool[Tensor, "n"]:
+        label, home = (np.asarray(column, dtype=object) for column in (points.labels, points.homes))
+        allowed = np.ones(len(points.ids), bool)
         if self.labels:
             allowed &= np.isin(label, list(self.labels))
         if self.homes:
             allowed &= np.isin(home, list(self.homes))
         return torch.from_numpy(allowed & ~np.isin(home, list(self.not_homes)))
+
+
+def points_of(generation: Generation, model: str) -> Points:
+    """Those of an index's generation, whose codes are of the model with this fingerprint."""
+    rows = range(len(generation))
+    return Points(
+        generation.number,
+        model,
+        generation.codes,
+        torch.from_numpy(generation.ids),
+        *([of(row) for row in rows] for of in (generation.label, generation.home, generation.path)),
+    )
 
 
 class Connection(NamedTuple):
@@ -104,7 +118,7 @@ def connect(url: str, timeout: int = 30) -> Connection:
         raise LikenessError(
             "CONFIG",
             f"{url!r} is no address of a Qdrant server.",
-            where="engine.url",
+            where="--url",
             fix=f"Give http(s)://HOST:6333, or {MEMORY} for one in this process.",
         )
     near = parts.hostname in _NEAR
@@ -112,7 +126,7 @@ def connect(url: str, timeout: int = 30) -> Connection:
         raise LikenessError(
             "CONFIG-SECRET",
             f"{KEY} is set, and would go to {parts.hostname} unencrypted.",
-            where="engine.url",
+            where="--url",
             fix="Give an https address, or unset the key where the server asks for none.",
         )
     # As a header, because the argument warns of http to this machine as well; versions are the server's to refuse.
@@ -120,8 +134,8 @@ def connect(url: str, timeout: int = 30) -> Connection:
     return Connection(QdrantClient(url=url, timeout=timeout, headers=headers, check_compatibility=False), url)
 
 
-def sync(connection: Connection, collection: str, generation: Generation) -> Changes:
-    """Bring a collection to exactly the generation's rows, whatever it holds of the same model; make it if need be.
+def sync(connection: Connection, collection: str, points: Points) -> Changes:
+    """Bring a collection to exactly these points, whatever it holds of the same model; make it if need be.
 
     What a killed call has done stays done: the next one goes on from there. While it runs, searches may meet rows of
     both generations.
@@ -130,26 +144,26 @@ def sync(connection: Connection, collection: str, generation: Generation) -> Cha
         LikenessError: ENGINE when the server does not answer; ENGINE-MODEL for a collection of another model, or of
             something else.
     """
-    digests = _digests(generation)
+    digests = _digests(points)
     whole = hashlib.sha256("".join(digests).encode()).hexdigest()
     with _answering(connection):
-        known = _made_or_known(connection, collection, generation)
-        client, count = connection.client, len(generation.ids)
-        current = {"generation": generation.number, "rows": whole}
+        known = _made_or_known(connection, collection, points)
+        client, count = connection.client, len(points.ids)
+        current = {"generation": points.generation, "rows": whole}
         if known == known | current and client.count(collection, exact=True).count == count:
             return Changes(0, 0)
         client.update_collection(collection, metadata={"rows": ""})
-        there, ids = _held(client, collection), generation.ids.tolist()
+        there, ids = _held(client, collection), points.ids.tolist()
         wrong = [row for row, id_ in enumerate(ids) if there.get(id_) != digests[row]]
         gone = sorted(there.keys() - set(ids))
         _remove(client, collection, gone)
-        _write(client, collection, generation, wrong, digests)
+        _write(client, collection, points, wrong, digests)
         client.update_collection(collection, metadata=current)
     return Changes(len(wrong), len(gone))
 
 
 class Qdrant:
-    """Search in a collection that holds exactly a generation's rows; ``sync`` makes it so.
+    """Search in a collection that holds exactly these points; ``sync`` makes it so.
 
     Args:
         exact: Let the server look at every row. Local mode always does.
@@ -162,20 +176,20 @@ class Qdrant:
         self,
         connection: Connection,
         collection: str,
-        generation: Generation,
+        points: Points,
         *,
         exact: bool = False,
         oversampling: int = 4,
     ) -> None:
         started = time.perf_counter()
-        self.rows = comparable_rows(generation.codes, generation.ids)
+        self.rows = comparable_rows(points.codes, points.ids)
         refuse_zero(self.rows, "gallery")
         self.ids, self.order = self.rows.ids.sort()
         refuse_twice(self.ids)
         self.place = places(self.rows.ids, self.ids)
-        self.connection, self.collection, self.generation = connection, collection, generation
+        self.connection, self.collection, self.points = connection, collection, points
         self.exact, self.oversampling = exact or connection.is_local, oversampling
-        sync(connection, collection, generation)
+        sync(connection, collection, points)
         seconds, count = time.perf_counter() - started, len(self.ids)
         self.facts = Facts("qdrant", self.exact, count, seconds, count * _BYTES_BESIDE, {})
 
@@ -193,7 +207,7 @@ class Qdrant:
         """
         asked, condition = comparable(queries, self.rows), self._condition(allowed, where)
         if where is not None:
-            own = where.allows(self.generation)
+            own = where.allows(self.points)
             allowed = own if allowed is None else own & allowed
         columns = how_many(k, len(self.rows), allowed)
         count = len(self.rows) if allowed is None else int(allowed.sum())
@@ -266,24 +280,34 @@ class Qdrant:
         return models.Filter(must=must, must_not=must_not) if must or must_not else None
 
 
-def _digests(generation: Generation) -> list[str]:
+def made_in(collection: str, url: str, model: str) -> Callable[[Generation], Qdrant]:
+    """What makes the engine of each generation of an index, whose codes are of the model with this fingerprint.
+
+    Raises:
+        LikenessError: As ``connect``.
+    """
+    connection = connect(url)
+    return lambda generation: Qdrant(connection, collection, points_of(generation, model))
+
+
+def _digests(points: Points) -> list[str]:
     """Of each row with all that is kept of it, so that a changed label is a change."""
-    codes = generation.codes.contiguous().numpy()
-    columns = zip(generation.ids.tolist(), generation.labels, generation.homes, generation.paths, strict=True)
+    codes = points.codes.contiguous().numpy()
+    columns = zip(points.ids.tolist(), points.labels, points.homes, points.paths, strict=True)
     return [
         hashlib.sha256(code.tobytes() + "\0".join(map(str, told)).encode("utf-8", "surrogateescape")).hexdigest()[:32]
         for code, told in zip(codes, columns, strict=True)
     ]
 
 
-def _made_or_known(connection: Connection, collection: str, generation: Generation) -> dict[str, Any]:
+def _made_or_known(connection: Connection, collection: str, points: Points) -> dict[str, Any]:
     """What the collection says of itself; it is made where there is none."""
     from qdrant_client import models
 
-    client, width = connection.client, generation.codes.shape[1]
+    client, width = connection.client, points.codes.shape[1]
     if not client.collection_exists(collection):
         vectors = models.VectorParams(size=width, distance=models.Distance.COSINE)
-        known = {"model": generation.model, "generation": generation.number, "rows": ""}
+        known = {"model": points.model, "generation": points.generation, "rows": ""}
         client.create_collection(collection, vectors_config=vectors, metadata=known)
         if not connection.is_local:
             for field in ("label", "home"):
@@ -291,13 +315,13 @@ def _made_or_known(connection: Connection, collection: str, generation: Generati
         return known
     config = client.get_collection(collection).config
     known, vectors = config.metadata or {}, config.params.vectors
-    if known.get("model") != generation.model or getattr(vectors, "size", None) != width:
+    if known.get("model") != points.model or getattr(vectors, "size", None) != width:
         raise LikenessError(
             "ENGINE-MODEL",
-            f"The collection {collection!r} holds {_told(known)}, and the index is of model {generation.model[:12]}.",
+            f"The collection {collection!r} holds {_told(known)}, and the index is of model {points.model[:12]}.",
             where=connection.url,
             kept="The collection is as it was, and so is the index.",
-            fix="Give the index a collection of its own: engine.collection=NAME.",
+            fix="Give the index a collection of its own: --collection NAME.",
         )
     return known
 
@@ -325,22 +349,22 @@ def _remove(client: Any, collection: str, ids: Sequence[int]) -> None:
         client.delete(collection, points, wait=True)
 
 
-def _write(client: Any, collection: str, generation: Generation, rows: list[int], digests: list[str]) -> None:
+def _write(client: Any, collection: str, points: Points, rows: list[int], digests: list[str]) -> None:
     from qdrant_client import models
 
     for start in range(0, len(rows), _ROWS_A_REQUEST):
         part = rows[start : start + _ROWS_A_REQUEST]
         payloads = [
             {
-                "label": generation.labels[row],
-                "home": generation.homes[row],
-                "path": generation.paths[row],
+                "label": points.labels[row],
+                "home": points.homes[row],
+                "path": points.paths[row],
                 "digest": digests[row],
             }
             for row in part
         ]
-        unit = comparable_rows(generation.codes[part], generation.ids[part]).unit().float().tolist()
-        batch = models.Batch(ids=generation.ids[part].tolist(), vectors=unit, payloads=payloads)
+        unit = comparable_rows(points.codes[part], points.ids[part]).unit().float().tolist()
+        batch = models.Batch(ids=points.ids[part].tolist(), vectors=unit, payloads=payloads)
         client.upsert(collection, batch, wait=True)
 
 
@@ -357,7 +381,7 @@ def _answering(connection: Connection) -> Iterator[None]:
             "The Qdrant server does not do what is asked of it.",
             where=connection.url,
             cause=str(getattr(error, "source", error)),
-            fix=f"Start it, or correct engine.url; a server that asks for a key takes it from {KEY}. Or engine=exact.",
+            fix=f"Start it, correct --url, or take --engine exact. A key that it asks for is taken from {KEY}.",
         ) from error
 
 

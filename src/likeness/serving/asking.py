@@ -1,15 +1,13 @@
 """What a reader of the page asks, and what the indexes answer; gradio is not known here."""
 
-import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image
-
 from likeness.errors import LikenessError, listed
 from likeness.finding import Finder, Found, Match
 from likeness.images.decoding import BadImage, Decoder
+from likeness.images.thumbnail import small_jpeg
 from likeness.model import Picture
 from likeness.serving import results
 from likeness.serving.memory import Upload
@@ -17,7 +15,7 @@ from likeness.serving.results import MOST_BYTES, MOST_PHOTOS, Address, Photo, Qu
 
 _MOST_KEPT = 64_000_000  # bytes of all photos that a reader can go back to
 _SAMPLED = 24
-_LONGER_SIDE = 256  # pixels of an upload's thumbnail
+_LONGER_SIDE, _QUALITY = 256, 85  # of an upload's thumbnail
 
 
 class Asked(NamedTuple):
@@ -51,20 +49,12 @@ def _photo(upload: Upload) -> Photo:
         raise BadImage("IMG-TOO-LARGE", f"{upload.size:,} bytes, limit {MOST_BYTES:,}")
     if upload.data is None:
         raise BadImage("IMG-TRUNCATED", "it did not arrive; send it again")
-    return Photo(upload.name, upload.data, _thumbnail(Decoder().decode(upload.data).image))
+    return Photo(upload.name, upload.data, small_jpeg(Decoder().decode(upload.data).image, _LONGER_SIDE, _QUALITY))
 
 
 def _bad_photos(bad: Sequence[str], of: int) -> LikenessError:
     what = "This photo cannot be used." if of == 1 else f"{len(bad)} of {of} photos cannot be used."
     return LikenessError("IMG-BAD", what, where=listed(bad), fix="Choose another, or save it anew as JPEG or PNG.")
-
-
-def _thumbnail(image: Image.Image) -> bytes:
-    image = image.copy()
-    image.thumbnail((_LONGER_SIDE, _LONGER_SIDE), Image.Resampling.LANCZOS)
-    packed = io.BytesIO()
-    image.save(packed, "JPEG", quality=85)
-    return packed.getvalue()
 
 
 def with_photos(trail: Sequence[Query], photos: Sequence[Photo]) -> tuple[tuple[Query, ...], LikenessError | None]:

@@ -6,7 +6,7 @@ function showHead() {
   byId("made").textContent = `Made ${data.made} from ${data.folder}`;
   const seed = data.seeds > 1 ? [["seed", `${data.seed}, the first of ${data.seeds}`]] : [];
   const facts = [["head", `${data.backbone} → ${data.head}`], ["split", data.split], ["queries", count(data.n)], ["skipped", count(data.skipped)], ...seed];
-  byId("facts").append(...facts.map(([label, value]) => h("div", null, h("dt", null, label), h("dd", null, value))));
+  byId("summary").append(...facts.map(([label, value]) => h("div", null, h("dt", null, label), h("dd", null, value))));
   byId("overview").append(scoreCard(), pairsCard());
 }
 

@@ -2,7 +2,7 @@ function showHead() {
   document.title = `${data.title} · likeness`;
   byId("title").textContent = data.title;
   byId("made").textContent = `Made ${data.made} from ${data.folders.join(", ")}`;
-  byId("swept").append(
+  byId("summary").append(
     ...data.swept.map((option) =>
       h("div", null, h("dt", null, option.label), h("dd", null, option.values.join(", ") + (option.more ? ` … and ${option.more} more` : ""))),
     ),
