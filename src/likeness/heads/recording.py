@@ -9,6 +9,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from likeness.errors import LikenessError
+
 _WARM_UP = 3  # steps of a shape, after which the optimizer and the libraries have made what they keep
 
 
@@ -38,9 +40,23 @@ class CudaRecorder:
 
     def record(self, take: Callable[[], Tensor]) -> Callable[[], Tensor]:
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=self._stream):
-            result = take()
+        try:
+            with torch.cuda.graph(graph, stream=self._stream):
+                result = take()
+        except RuntimeError as error:
+            raise _not_recorded(error) from error
         return partial(_replayed, graph, result)
+
+
+def _not_recorded(error: RuntimeError) -> LikenessError:
+    return LikenessError(
+        "CONFIG",
+        "the training step could not be recorded as a CUDA graph.",
+        where="cuda_graph=true",
+        cause=(str(error).splitlines() or [""])[0],
+        kept="The checkpoints of earlier epochs in the run folder's checkpoints/, and all features.",
+        fix="Leave cuda_graph=false.",
+    )
 
 
 def _replayed(graph: torch.cuda.CUDAGraph, result: Tensor) -> Tensor:
