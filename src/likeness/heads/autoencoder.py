@@ -192,7 +192,7 @@ class Autoencoder(pl.LightningModule):
         world, own = self.trainer.world_size, self._losses["train"]
         if not own:
             return torch.zeros(world, 0, 2)
-        counted = torch.stack([sum_and_count(*part) for part in own])
+        counted = torch.stack([sum_and_count(total.to(self.device), count) for total, count in own])
         every = self.all_gather(counted)
         assert isinstance(every, Tensor)
         return every.reshape(world, *counted.shape).cpu()
