@@ -291,7 +291,7 @@ def watch(owner, name, sent):
 
 _, extracting, training, script, *options = sys.argv
 watch(Extractor, "__call__", extracting)
-watch(Autoencoder, "_training_loss", training)
+watch(Autoencoder, "_shown", training)
 sys.argv = [script, *options]
 runpy.run_path(script, run_name="__main__")
 """

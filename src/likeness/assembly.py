@@ -28,7 +28,7 @@ from likeness import config as configs
 from likeness.archive import printable
 from likeness.console import Advance, progress
 from likeness.errors import LikenessError, listed
-from likeness.features.datamodule import TRAINING_SPLITS, Batch, FeatureData, Split
+from likeness.features.datamodule import TRAINING_SPLITS, Batch, FeatureData, Split, asks_nothing_within_an_epoch
 from likeness.features.extraction import Cost, Extractor, Features, cost, extract
 from likeness.features.prediction import Filled, fill
 from likeness.features.store import Share, shelf_folder
@@ -38,6 +38,7 @@ from likeness.heads.autoencoder import Autoencoder, codes_of, row_batches
 from likeness.heads.compiling import compiled
 from likeness.heads.linear import PCA, ClosedForm, Identity, RandomProjection
 from likeness.heads.noise import NoNoise
+from likeness.heads.recording import CudaRecorder
 from likeness.heads.stacked import StackedAutoencoder
 from likeness.images.demo import DrawnRooms
 from likeness.images.splits import SPLITS
@@ -274,6 +275,7 @@ def build_head(config: Config, feature_shape: tuple[int, ...], card: dict[str, A
         hits_every_n_epochs=config["hits_every_n_epochs"],
         seed=config["seed"],
         card=card,
+        recorder=CudaRecorder if config["cuda_graph"] else None,
     )
     if not isinstance(head, ClosedForm):
         module.configure_optimizers()  # an impossible option is told now, not in the first epoch
@@ -327,7 +329,7 @@ def build_trainer(config: Config, folder: RunFolder) -> pl.Trainer:
     """Lightning's trainer: the journal first, then the trackers; checkpoints through one atomic writer."""
     callbacks = [build({**node, **_kept_in(node, folder.path)}) for node in config["callbacks"].values()]
     add_trackers(config, folder)
-    return _trainer(
+    trainer = _trainer(
         config["trainer"],
         logger=folder.loggers,
         callbacks=[*callbacks, EpochProgress()],
@@ -336,6 +338,30 @@ def build_trainer(config: Config, folder: RunFolder) -> pl.Trainer:
         num_sanity_val_steps=0,
         log_every_n_steps=1,
     )
+    if config["cuda_graph"]:
+        _refuse_unrecorded(trainer)
+    return trainer
+
+
+def _refuse_unrecorded(trainer: pl.Trainer) -> None:
+    """A step is recorded on a CUDA device, and where nothing is asked between two of them."""
+    if trainer.strategy.root_device.type != "cuda":
+        raise LikenessError(
+            "CONFIG",
+            f"cuda_graph=true, and this head would be trained on {trainer.strategy.root_device.type}.",
+            where="cuda_graph, trainer.accelerator",
+            cause=f"torch {torch.__version__}, built for CUDA {torch.version.cuda or 'not at all'}",
+            fix="Leave cuda_graph=false, or train where there is a CUDA device.",
+        )
+    if not asks_nothing_within_an_epoch(trainer):
+        raise LikenessError(
+            "CONFIG",
+            "cuda_graph=true, and something is asked between two batches of an epoch.",
+            where="cuda_graph, trainer, callbacks",
+            cause="Several devices, accumulated gradients, max_steps, a part of an epoch, precision other than 32-true "
+            "and bf16-mixed, or a callback of batches.",
+            fix="Leave cuda_graph=false, or that option.",
+        )
 
 
 def _trainer(

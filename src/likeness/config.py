@@ -206,6 +206,7 @@ class Train(Shared):
     batch_size: int = 128
     hits_every_n_epochs: int = 5
     compile_optimizer: bool = False
+    cuda_graph: bool = False
     seed: int = 0
     seeds: int = 1
 
@@ -370,7 +371,7 @@ def checked(cfg: DictConfig) -> dict[str, Any]:
         raise refused(error) from error
     refuse_secrets(plain)
     bare = _bare(plain) if "architecture" in plain else []
-    values = [*_value_faults(plain), *_stack_faults(plain)]
+    values = [*_value_faults(plain), *_stack_faults(plain), *_graph_faults(plain)]
     seen = [*_unknown(OmegaConf.get_type(cfg), plain), *bare, *values, *_missing(plain)]
     if "torch" not in sys.modules:
         refuse(seen)
@@ -501,6 +502,20 @@ def _value_faults(plain: Mapping[str, Any]) -> Iterator[str]:
         yield f"metric.ks: {ks} must be different numbers from 1 up, and have 1 among them (runs are compared by hit@1)"
 
 
+def _graph_faults(plain: Mapping[str, Any]) -> Iterator[str]:
+    """What a step that is recorded as a CUDA graph cannot be of."""
+    if not plain.get("cuda_graph"):
+        return
+    if (accelerator := _at(plain, "trainer.accelerator", "auto")) not in ("auto", "gpu", "cuda"):
+        yield f"cuda_graph: true needs a CUDA device, and trainer.accelerator={accelerator}"
+    if _at(plain, "trainer.devices", 1) not in (1, "1", [0], "auto") or _at(plain, "trainer.num_nodes", 1) != 1:
+        yield "cuda_graph: true needs trainer.devices=1 and trainer.num_nodes=1: processes agree between two batches"
+    if str(_at(plain, "architecture._target_")).startswith("likeness.heads.linear."):
+        yield "cuda_graph: true needs an architecture that is trained in steps: this one is solved"
+    if plain.get("compile_optimizer"):
+        yield "cuda_graph: true and compile_optimizer=true have not been run together: give one of them"
+
+
 # What the heads of a job of several seeds have in common.
 _SHARED = (
     *(name for name in _NODES if name != "architecture"),
@@ -510,6 +525,7 @@ _SHARED = (
     "batch_size",
     "hits_every_n_epochs",
     "compile_optimizer",
+    "cuda_graph",
 )
 # What several heads cannot be trained with at once: path, the values that they can, why not.
 _ALONE: tuple[tuple[str, tuple[Any, ...], str], ...] = (

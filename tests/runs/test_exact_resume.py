@@ -105,15 +105,15 @@ class Counted(pl.Callback):
 
     def __init__(self, monkeypatch, at: int | None = None) -> None:
         self.seen = 0
-        learn = Autoencoder._training_loss
+        show = Autoencoder._shown
 
         def watched(module, batch):
             self.seen += 1
             if self.seen == at:
                 signal.raise_signal(signal.SIGUSR1)
-            return learn(module, batch)
+            return show(module, batch)
 
-        monkeypatch.setattr(Autoencoder, "_training_loss", watched)
+        monkeypatch.setattr(Autoencoder, "_shown", watched)
 
 
 UNDIVIDED = [

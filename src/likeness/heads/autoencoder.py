@@ -14,6 +14,7 @@ from likeness.errors import LikenessError
 from likeness.features.datamodule import Batch, Batches, Epoch, FeatureData, Shown, Split, mixed
 from likeness.heads.linear import ClosedForm
 from likeness.heads.noise import Noise, NoNoise
+from likeness.heads.recording import Recorded, Recorder
 from likeness.heads.scaling import Scaling
 
 _ROWS_AT_ONCE = 4096
@@ -45,6 +46,7 @@ class Autoencoder(pl.LightningModule):
         metric: Scores the codes of the validation split.
         hits_every_n_epochs: How often, from the first validation on; the loss is measured in each.
         card: Plain values that travel in the checkpoint: what another program needs to use this head.
+        recorder: Makes what records a step, where an epoch is one training step; None takes each as it is.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Autoencoder(pl.LightningModule):
         hits_every_n_epochs: int = 1,
         seed: int = 0,
         card: dict[str, Any] | None = None,
+        recorder: Callable[[], Recorder] | None = None,
     ) -> None:
         super().__init__()
         self.head: Any = head
@@ -66,11 +69,12 @@ class Autoencoder(pl.LightningModule):
         self.metric: Any = metric
         self.hits_every_n_epochs = hits_every_n_epochs
         self.seed, self.card = seed, card or {}
-        self._make_optimizer, self._make_scheduler = optimizer, scheduler
+        self._make_optimizer, self._make_scheduler, self._make_recorder = optimizer, scheduler, recorder
         self._drawn: dict[tuple[str, int], Tensor] = {}
-        self._losses: dict[str, list[Tensor]] = {"train": [], "val": []}
+        self._losses: dict[str, list[tuple[Tensor, int]]] = {"train": [], "val": []}  # sum over rows, rows
         self._best_hit = float("-inf")
         self._resumed = False
+        self._recorded: Recorded | None = None
         self.between_steps: Callable[[], None] = _nothing  # what a callback has to do between two batches of an epoch
 
     def encode(self, features: Float[Tensor, "b ..."]) -> Float[Tensor, "b code"]:
@@ -93,37 +97,50 @@ class Autoencoder(pl.LightningModule):
         if not self._resumed and self.trainer.current_epoch == 0 and self.trainer.global_step == 0:
             self.scaling.fit(row_batches(self._data.training_split()))
 
+    def on_train_start(self) -> None:
+        if self._make_recorder is not None:
+            self._recorded = Recorded(self._take, self.trainer.optimizers[0], self._make_recorder())
+
+    def on_train_end(self) -> None:
+        self._recorded = None
+
     def training_step(self, batch: Batch | Epoch, index: int) -> Float[Tensor, ""]:
         if isinstance(batch, Epoch):
             self._learn(batch)
             return torch.zeros((), device=self.device, requires_grad=True)  # for Lightning to go backward through
-        return self._training_loss(batch)
-
-    def _training_loss(self, batch: Batch | Shown) -> Float[Tensor, ""]:
-        clean = self._scaled(batch)
-        loss = self.objective(self._corrupted(clean, batch, "train"), clean)
-        self._losses["train"].append(weighted(loss.detach(), batch.position.shape[-1]))
+        loss = self.objective(*self._shown(batch))
+        self._note("train", loss.detach(), batch)
         return loss.sum()
 
     def _learn(self, epoch: Epoch) -> None:
         """What Lightning does with each batch, without what it asks between them; it counts the last one itself."""
-        loop, (optimizer,) = self.trainer.fit_loop.epoch_loop, self.trainer.optimizers
+        loop = self.trainer.fit_loop.epoch_loop
         steps = loop.automatic_optimization.optim_progress.optimizer.step
-        for batch, is_last in epoch:
-            loss = self._training_loss(batch)
-            with torch.autocast(self.device.type, enabled=False):
-                optimizer.zero_grad()
-                loss.backward()
-                if self.trainer.gradient_clip_val is not None:
-                    clipping = self.trainer.gradient_clip_val, self.trainer.gradient_clip_algorithm
-                    self.configure_gradient_clipping(optimizer, *clipping)
-                optimizer.step()
-            loop.batch_progress.is_last_batch = is_last
-            if not is_last:
-                steps.increment_ready()
-                steps.increment_completed()
-                self.between_steps()
-                loop._batches_that_stepped += 1
+        take = self._recorded or self._take
+        if self._recorded is not None:
+            self._recorded.follow()
+        with torch.autocast(self.device.type, enabled=False):  # which Lightning has around the whole training step
+            for batch, is_last in epoch:
+                self._note("train", take(*self._shown(batch.to(self.device))), batch)
+                loop.batch_progress.is_last_batch = is_last
+                if not is_last:
+                    steps.increment_ready()
+                    steps.increment_completed()
+                    self.between_steps()
+                    loop._batches_that_stepped += 1
+
+    def _take(self, noisy: Float[Tensor, "..."], clean: Float[Tensor, "..."]) -> Float[Tensor, "*heads"]:
+        """One step of the optimizer, and the loss before it."""
+        (optimizer,) = self.trainer.optimizers
+        optimizer.zero_grad()
+        with self.trainer.precision_plugin.forward_context():
+            loss = self.objective(noisy, clean)
+        loss.backward(torch.ones_like(loss))
+        if self.trainer.gradient_clip_val is not None:
+            clipping = self.trainer.gradient_clip_val, self.trainer.gradient_clip_algorithm
+            self.configure_gradient_clipping(optimizer, *clipping)
+        optimizer.step()
+        return loss.detach()
 
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
@@ -136,10 +153,10 @@ class Autoencoder(pl.LightningModule):
             super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
 
     def validation_step(self, batch: Batch, index: int) -> None:
-        clean, count = self._scaled(batch), len(batch.position)
-        if count:
+        clean = self._scaled(batch)
+        if len(batch.position):
             noisy = self._corrupted(clean, batch, "val") if self.noise.drawn_once else clean
-            self._losses["val"].append(weighted(self.objective(noisy, clean), count))
+            self._note("val", self.objective(noisy, clean), batch)
         if self._measures_hits():
             self._remember(self.head.encode(clean).float(), batch)
 
@@ -167,16 +184,18 @@ class Autoencoder(pl.LightningModule):
         """Go on where the checkpoint was written: every process takes the losses that were its own."""
         progress, self._resumed = checkpoint[_PROGRESS], True
         self._best_hit = progress["best_hit"]
-        self._losses["train"] = list(progress["train_losses"][self.trainer.global_rank])
+        own = progress["train_losses"][self.trainer.global_rank]
+        self._losses["train"] = [(total, int(count.max())) for total, count in own]
 
     def _gathered_losses(self) -> Float[Tensor, "p n 2 *heads"]:
         """The losses of this epoch's steps so far, of every process; summed up in the same order they give the same."""
         world, own = self.trainer.world_size, self._losses["train"]
         if not own:
             return torch.zeros(world, 0, 2)
-        every = self.all_gather(torch.stack(own))
+        counted = torch.stack([sum_and_count(total.to(self.device), count) for total, count in own])
+        every = self.all_gather(counted)
         assert isinstance(every, Tensor)
-        return every.reshape(world, len(own), *own[0].shape).cpu()
+        return every.reshape(world, *counted.shape).cpu()
 
     def fit_closed_form(self, split: Split) -> None:
         """Fit the scaling and a closed-form head on these rows."""
@@ -192,6 +211,15 @@ class Autoencoder(pl.LightningModule):
     @property
     def _data(self) -> FeatureData:
         return self.trainer.datamodule  # type: ignore[attr-defined]
+
+    def _shown(self, batch: Batch | Shown) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
+        """What the head sees of these rows in training, and what it should make of it."""
+        clean = self._scaled(batch)
+        return self._corrupted(clean, batch, "train"), clean
+
+    def _note(self, split: str, loss: Float[Tensor, "*heads"], batch: Batch | Shown) -> None:
+        count = batch.position.shape[-1]
+        self._losses[split].append((loss * count, count))
 
     def _scaled(self, batch: Batch | Shown) -> Float[Tensor, "..."]:
         return self.scaling(batch.features)
@@ -234,8 +262,9 @@ class Autoencoder(pl.LightningModule):
 
     def _mean_loss(self, name: str) -> Float[Tensor, "*heads"]:
         """The mean over the rows of all processes since the last call."""
-        parts = [part.to(self.device) for part in self._losses[name]] or [torch.zeros(2, device=self.device)]
-        total, count = self.trainer.strategy.reduce(torch.stack(parts).sum(0), reduce_op="sum")
+        totals, counts = zip(*self._losses[name] or [(torch.zeros(()), 0)], strict=True)
+        total = torch.stack([part.to(self.device) for part in totals]).sum(0)
+        total, count = self.trainer.strategy.reduce(sum_and_count(total, sum(counts)), reduce_op="sum")
         self._losses[name].clear()
         found = zip(self._seeds(), (total / count).flatten().tolist(), strict=True)
         if bad := {seed: loss for seed, loss in found if not math.isfinite(loss)}:
@@ -254,9 +283,9 @@ def _nothing() -> None:
     """Nothing has to be done."""
 
 
-def weighted(loss: Float[Tensor, "*heads"], count: int) -> Float[Tensor, "2 *heads"]:
-    """A mean over ``count`` rows as sum and number, which can be added up."""
-    return torch.stack([loss * count, torch.full_like(loss, count)])
+def sum_and_count(total: Float[Tensor, "*heads"], count: int) -> Float[Tensor, "2 *heads"]:
+    """Losses summed over ``count`` rows, and their number, in one tensor that can be sent and added up."""
+    return torch.stack([total, torch.full_like(total, count)])
 
 
 def update_metric(metric: Any, codes: Float[Tensor, "b code"], batch: Batch) -> None:

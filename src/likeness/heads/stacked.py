@@ -144,6 +144,7 @@ class StackedAutoencoder(Autoencoder):
             hits_every_n_epochs=first.hits_every_n_epochs,
             seed=first.seed,
             card=first.card | {"seeds": [each.seed for each in heads]},
+            recorder=first._make_recorder,
         )
         if first.metric is not None:
             self.metric = nn.ModuleList([each.metric for each in heads])
@@ -160,6 +161,7 @@ class StackedAutoencoder(Autoencoder):
         self.register_buffer("epochs", torch.zeros(len(heads), dtype=torch.long))
 
     def on_train_start(self) -> None:
+        super().on_train_start()
         self._follow()
 
     def on_train_epoch_end(self) -> None:
