@@ -18,8 +18,8 @@ from torch import Tensor
 
 from likeness.console import terminal
 from likeness.retrieval.hits import rivals_above
-from likeness.retrieval.neighbours import Gallery, neighbours, rank_keys, similarity_tiles
-from likeness.retrieval.rows import comparable
+from likeness.retrieval.neighbours import Gallery, neighbours, rank_keys
+from likeness.retrieval.rows import comparable, similarity
 
 WIDTH, CLASSES = 512, 10
 PEERS = ("faiss-cpu", "pytorch-metric-learning", "scikit-learn")
@@ -65,9 +65,9 @@ def torch_chunks(codes: Tensor, k: int) -> list[Tensor]:
 
 
 def every_pair(codes: Tensor, k: int) -> list[Tensor]:
-    """What ``neighbours`` falls back to, with nothing left out before: float64 and one key a pair."""
-    rows = comparable(codes, torch.arange(len(codes)))
-    return [rank_keys(similarity).topk(k).indices for _, similarity in similarity_tiles(rows, rows)]
+    """All pairs in float64 and one key a pair, with nothing left out before."""
+    unit = comparable(codes, torch.arange(len(codes))).unit()
+    return [rank_keys(similarity(part, unit)).topk(k).indices for part in unit.split(256)]
 
 
 def product(codes: Tensor) -> None:

@@ -93,8 +93,10 @@ class _Count:
 
     def beaten(self, at: Int64[Tensor, "..."], cosine: Float32[Tensor, "..."], place: Int64[Tensor, "..."]) -> Tensor:
         """Whether these rivals come before the best rows of these queries."""
-        before = (place < self.place[at]) | self.ties_are_above
-        return (cosine > self.cosine[at]) | ((cosine == self.cosine[at]) & before)
+        best = self.cosine[at]
+        return (
+            cosine >= best if self.ties_are_above else (cosine > best) | ((cosine == best) & (place < self.place[at]))
+        )
 
 
 @torch.no_grad()

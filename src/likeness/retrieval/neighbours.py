@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Float32, Int, Int64, Num
 from torch import Tensor
@@ -54,7 +53,7 @@ TILE_BYTES = 256 * 2**20
 _BYTES_PER_PAIR = 32
 _BYTES_PER_FILTERED_PAIR = 4
 _BYTES_PER_ENTRY = 10  # of a row that is prepared: float64 and bfloat16
-_PAIRS_IN_CACHE, _ROWS_IN_CACHE = 2**21, 2**14  # of an exact tile on a processor: a larger one is memory's to wait for
+_PAIRS_IN_CACHE, _ROWS_IN_CACHE = 2**21, 2**15  # of an exact tile on a processor: a larger one is memory's to wait for
 _ALL_BUT_SIGN = 0x7FFFFFFF
 _NO_ID = torch.iinfo(torch.int64).min
 _FEW = 16  # an allowed part of the rows that is quicker gathered than searched around
@@ -254,7 +253,7 @@ def search(
 
         left = through_precisions(left, gallery, attempt)
     for at, asked, part, cosine_qg in exact_tiles(queries, left, gallery, forbid, tile_bytes):
-        last_qg = asked.labels[:, None] == part.labels if own_label_last else None  # type: ignore[index]
+        last_qg = asked.labels[:, None].eq(part.labels) if own_label_last else None  # type: ignore[index, arg-type]
         key_qk[at] = _greatest(key_qk[at], pair_keys(cosine_qg, part.place, last_qg))
 
 
@@ -293,7 +292,7 @@ def _filtered(
     forbid(product.values[:, : len(gallery)], queries, gallery)
     maxima, k = in_blocks(product.values, size), key_qk.shape[1]
     known_q = read_keys(key_qk[:, -1])[0]
-    least_q = product.reaching(torch.maximum(known_q, product.at_least(_first(maxima.values_qb, k)[:, -1])))
+    least_q = product.reaching(torch.maximum(known_q, product.at_least(_first(maxima.values_qb.clone(), k)[:, -1])))
     query_h, block_h = (maxima.values_qb >= least_q[:, None]).nonzero().unbind(1)
     hard_q = _more_than(query_h, len(queries), max(maxima.values_qb.shape[1] // _MOST_BLOCKS, 4 * k))
     query_h, block_h = query_h[~hard_q[query_h]], block_h[~hard_q[query_h]]
@@ -302,7 +301,7 @@ def _filtered(
     query_p, row_p = query_h[near_h], row_hs[near_h, near_s]
     hard_q |= _more_than(query_p, len(queries), max(len(gallery) // _MOST_PAIRS, 4 * k))
     query_p, row_p = query_p[~hard_q[query_p]], row_p[~hard_q[query_p]]
-    last_p = queries.labels[query_p] == gallery.labels[row_p] if own_label_last else None  # type: ignore[index]
+    last_p = queries.labels[query_p].eq(gallery.labels[row_p]) if own_label_last else None  # type: ignore[index]
     key_p = pair_keys(cosines(queries, gallery, query_p, row_p), gallery.place[row_p], last_p)
     key_qk[:] = _greatest(key_qk, _in_rows(key_p, query_p, len(queries)))
     return hard_q
@@ -321,19 +320,19 @@ def _in_rows(key_p: Int64[Tensor, "p"], query_p: Int64[Tensor, "p"], queries: in
 
 
 def _greatest(key_qk: Int64[Tensor, "q k"], more_qm: Int64[Tensor, "q m"]) -> Int64[Tensor, "q k"]:
-    k = key_qk.shape[1]
-    more_qm = more_qm if more_qm.shape[1] <= k else _first(more_qm, k)
-    return _first(torch.cat([key_qk, more_qm], dim=1), k)
+    return _first(torch.cat([key_qk, more_qm], dim=1), key_qk.shape[1])
 
 
 def _first(value_qn: Num[Tensor, "q n"], k: int) -> Num[Tensor, "q k"]:
-    """The ``k`` greatest of each row, the greatest first."""
+    """The ``k`` greatest of each row, the greatest first; the rest may be left in any order."""
     if value_qn.device.type != "cpu":
         return value_qn.topk(k).values
     # NumPy sorts with vector instructions: up to ten times as fast.
-    cut = value_qn.shape[1] - k
-    found = np.partition(value_qn.numpy(), cut, axis=1)[:, cut:] if cut else value_qn.numpy()
-    return torch.from_numpy(np.sort(found, axis=1)).flip(1)
+    values = value_qn.numpy()
+    if cut := values.shape[1] - k:
+        values.partition(cut, axis=1)
+    values[:, cut:].sort(axis=1)
+    return value_qn[:, cut:].flip(1)
 
 
 def pair_keys(

@@ -24,8 +24,9 @@ from likeness.retrieval.neighbours import (
     rows_at_once,
     search,
 )
-from likeness.retrieval.rows import Rows, blocks, count_candidates, places
+from likeness.retrieval.rows import BLOCK, Rows, blocks, count_candidates, places
 
+_PLACES_IN_CACHE = 2**18
 _BYTES_PER_PLACE = 64  # key, similarity, position, and what a measure makes of them
 
 
@@ -68,18 +69,21 @@ def first_places(
     """
     if not len(gallery.rows):
         return
-    size, kept = rows_at_once(gallery.rows.codes, tile_bytes), None
+    size, at_once = rows_at_once(gallery.rows.codes, tile_bytes), max(1, tile_bytes // (_BYTES_PER_PLACE * depth))
+    # Made again for each round of queries, where that costs little beside the round.
+    kept = list(_parts(gallery, size)) if len(gallery.rows) <= size or at_once < BLOCK else None
     place_q = places(queries.rows.ids, gallery.rows.ids)
-    for block in blocks(len(queries.rows), max(1, tile_bytes // (_BYTES_PER_PLACE * depth))):
+    for block in blocks(len(queries.rows), at_once):
         key_qr = no_keys(block.stop - block.start, depth, place_q.device)
         for part in _parts(gallery, size) if kept is None else kept:
-            kept = [part] if len(part) == len(gallery.rows) else None
             for some in blocks(len(key_qr), queries_at_once(len(part), tile_bytes)):
                 at = slice(block.start + some.start, block.start + some.stop)
                 asked = prepared(queries.rows, place_q, at, queries.labels)
                 search(asked, part, key_qr[some], apart, tile_bytes, ties_are_above)
-        similarity_qr, row_qr = read_keys(key_qr)
-        yield block, First(similarity_qr, row_qr.masked_fill_(similarity_qr == -torch.inf, 0))
+        for some in blocks(len(key_qr), max(1, _PLACES_IN_CACHE // depth)):
+            similarity_qr, row_qr = read_keys(key_qr[some])
+            at = slice(block.start + some.start, block.start + some.stop)
+            yield at, First(similarity_qr, row_qr.masked_fill_(similarity_qr == -torch.inf, 0))
 
 
 def _parts(gallery: Labelled, size: int) -> Iterator[Prepared]:
