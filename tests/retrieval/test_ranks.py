@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from retrieval.whole_rows import whole_rows
 
 from likeness.errors import LikenessError
-from likeness.retrieval import filtering
+from likeness.retrieval import filtering, neighbours
 from likeness.retrieval.metric import score
 from likeness.retrieval.ranks import Labelled, first_places, later_ranks
 from likeness.retrieval.rows import comparable
@@ -88,7 +88,8 @@ def test_scores_are_those_of_whole_rows(case, precisions, tile_bytes):
     ("kind", "ties", "of_a_class"),
     [("in classes", "by_id", 5), ("each five times", "pessimistic", 5), ("within rounding", "by_id", 200)],
 )
-def test_scores_of_a_gallery_in_parts_are_those_of_whole_rows(kind, ties, of_a_class):
+def test_scores_of_a_gallery_in_parts_are_those_of_whole_rows(monkeypatch, kind, ties, of_a_class):
+    monkeypatch.setattr(neighbours, "_ROWS_IN_CACHE", 300)
     rows = 1500
     codes, ids = CODES[kind](drawn(rows, 3)), torch.arange(rows).flip(0)
     labels, groups = torch.arange(rows) % (rows // of_a_class), torch.full((rows,), -1)

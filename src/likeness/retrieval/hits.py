@@ -40,6 +40,7 @@ from likeness.retrieval.rows import Rows, blocks, exclude_groups, places
 
 _SIZE = 32
 _MOST_PAIRS = 64  # of a query: this part of a tile's rows is as dear as all of them in a higher precision
+_MANY_RIVALS = 64  # with more to count, most blocks would be looked into
 _PRODUCTS_IN_CACHE = 2**20
 _MOST_HARD = 8  # of all queries: with this part of them, half of the matrix is no help
 
@@ -94,9 +95,9 @@ class _Count:
     def beaten(self, at: Int64[Tensor, "..."], cosine: Float32[Tensor, "..."], place: Int64[Tensor, "..."]) -> Tensor:
         """Whether these rivals come before the best rows of these queries."""
         best = self.cosine[at]
-        return (
-            cosine >= best if self.ties_are_above else (cosine > best) | ((cosine == best) & (place < self.place[at]))
-        )
+        if self.ties_are_above:
+            return cosine >= best
+        return (cosine > best) | ((cosine == best) & (place < self.place[at]))
 
 
 @torch.no_grad()
@@ -238,8 +239,7 @@ def _count_in(count: _Count, at: Int64[Tensor, "l"], queries: Prepared, gallery:
         asked = queries.some(left)
         product = products(asked.in_precision(dtype), gallery.in_precision(dtype), _SIZE)
         _other_label(product.values[:, : len(gallery)], asked, gallery)
-        # Where k is that large most blocks would be looked into.
-        counted = _count_all if count.k * _SIZE > len(gallery) else _count
+        counted = _count_all if count.k > _MANY_RIVALS else _count
         return counted(count, at[left], asked, gallery, product)
 
     left = through_precisions(count.is_open(at).nonzero().squeeze(1), gallery, attempt)
@@ -275,7 +275,7 @@ def _count(
 def _count_all(
     count: _Count, at: Int64[Tensor, "q"], queries: Prepared, gallery: Prepared, product: Products
 ) -> Bool[Tensor, "q"]:
-    """``_count`` that compares every product, some queries' at a time."""
+    """``_count`` that compares every product, whatever ``k`` is."""
     cosine_q, rivals_q, hard_q = count.cosine[at], torch.zeros_like(at), torch.zeros_like(at, dtype=torch.bool)
     least_q, sure_q = product.reaching(cosine_q), product.exceeding(cosine_q)
     near = []

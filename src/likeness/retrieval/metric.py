@@ -201,7 +201,8 @@ def score(
     """Rank the gallery for every query by cosine similarity, and say how often its label is found.
 
     Similarities and ties are those of ``retrieval.neighbours``. MAP@R is Musgrave et al. 2020, "A Metric Learning
-    Reality Check". Memory: the codes in float64, and a tile.
+    Reality Check"; for it as many neighbours are searched as the largest class has pictures. Memory: at most the codes
+    in float64, and a tile.
 
     Args:
         labels: A row with a negative label is neither query nor gallery.
