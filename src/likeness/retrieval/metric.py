@@ -323,7 +323,8 @@ def _rank(queries: Labelled, gallery: Labelled, options: _Options) -> dict[str, 
         for name, value in _measures(first, asked.labels[block], positives_q[at_b], searched, options).items():
             found[name][at_b] = value
     late_q = asked_q & (found["rank"] == 0)
-    found["rank"][late_q] = later_ranks(queries.where(late_q), searched, options.ties_are_above, options.tile_bytes)
+    if late_q.any():
+        found["rank"][late_q] = later_ranks(queries.where(late_q), searched, options.ties_are_above, options.tile_bytes)
     found = {"positives": positives_q, "candidates": candidates_q} | found
     merged = {name: value.cpu() for name, value in found.items()}
     return merged if options.map_at_r else {**merged, "average_precision_at_r": None}

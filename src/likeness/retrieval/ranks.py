@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float32, Int64
 from torch import Tensor
 
-from likeness.retrieval.filtering import Prepared, prepared
+from likeness.retrieval.filtering import Prepared, block_size, prepared
 from likeness.retrieval.hits import rivals_above
 from likeness.retrieval.neighbours import (
     TILE_BYTES,
@@ -70,15 +70,17 @@ def first_places(
     if not len(gallery.rows):
         return
     size, at_once = rows_at_once(gallery.rows.codes, tile_bytes), max(1, tile_bytes // (_BYTES_PER_PLACE * depth))
+    filtered = block_size(min(size, len(gallery.rows)), depth) is not None
     # Made again for each round of queries, where that costs little beside the round.
-    kept = list(_parts(gallery, size)) if len(gallery.rows) <= size or at_once < BLOCK else None
+    kept = list(_parts(gallery, size, filtered)) if len(gallery.rows) <= size or at_once < BLOCK else None
     place_q = places(queries.rows.ids, gallery.rows.ids)
     for block in blocks(len(queries.rows), at_once):
         key_qr = no_keys(block.stop - block.start, depth, place_q.device)
-        for part in _parts(gallery, size) if kept is None else kept:
+        for part in _parts(gallery, size, filtered) if kept is None else kept:
             for some in blocks(len(key_qr), queries_at_once(len(part), tile_bytes)):
                 at = slice(block.start + some.start, block.start + some.stop)
-                asked = prepared(queries.rows, place_q, at, queries.labels)
+                whole = queries is gallery and len(part) == len(gallery.rows)
+                asked = part.take(at) if whole else _ready(queries, place_q, at, filtered)
                 search(asked, part, key_qr[some], apart, tile_bytes, ties_are_above)
         for some in blocks(len(key_qr), max(1, _PLACES_IN_CACHE // depth)):
             similarity_qr, row_qr = read_keys(key_qr[some])
@@ -86,10 +88,18 @@ def first_places(
             yield at, First(similarity_qr, row_qr.masked_fill_(similarity_qr == -torch.inf, 0))
 
 
-def _parts(gallery: Labelled, size: int) -> Iterator[Prepared]:
+def _parts(gallery: Labelled, size: int, filtered: bool) -> Iterator[Prepared]:
     place_g = torch.arange(len(gallery.rows), device=gallery.labels.device)
     for part in blocks(len(gallery.rows), size):
-        yield prepared(gallery.rows, place_g, part, gallery.labels)
+        yield _ready(gallery, place_g, part, filtered)
+
+
+def _ready(rows: Labelled, place: Int64[Tensor, "n"], which: slice, filtered: bool) -> Prepared:
+    """Rounded now where products in lower precision will be asked for."""
+    if filtered:
+        return prepared(rows.rows, place, which, rows.labels)
+    chosen = rows.rows.take(which)
+    return Prepared(chosen, {}, place[which], rows.labels[which], chosen.unit())
 
 
 def later_ranks(
