@@ -247,3 +247,11 @@ def test_a_query_that_is_no_row_of_the_gallery_has_every_row_as_candidate():
     homes = Gallery(COMPASS, torch.arange(5), torch.tensor([1, 1, 2, -1, 2]))
     found = homes.neighbours(COMPASS[:2], 3, query_groups=torch.tensor([2, -1]))
     assert found.indices.tolist() == [[0, 1, 3], [1, 4, 0]]
+
+
+def test_rows_that_are_not_allowed_stay_out_of_exact_tiles_of_some_rows_at_a_time(monkeypatch):
+    """All rows point the same way, so that every pair is multiplied exactly; ties then go by id."""
+    monkeypatch.setattr("likeness.retrieval.neighbours._ROWS_IN_CACHE", 7)
+    alike = Gallery(torch.ones(40, 2), torch.arange(40))
+    allowed = torch.arange(40) % 2 == 1
+    assert alike.neighbours(torch.ones(1, 2), 20, allowed=allowed).indices.tolist() == [list(range(1, 40, 2))]

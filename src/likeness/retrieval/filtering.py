@@ -23,7 +23,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Float32, Float64, Int64
+from jaxtyping import Bool, Float, Float32, Float64, Int64, Num
 from torch import Tensor
 
 from likeness.errors import LikenessError
@@ -263,7 +263,19 @@ def reached_by(values_qb: Float32[Tensor, "q b"], k: int) -> Float32[Tensor, "q"
     """What at least ``k`` rows reach: the k-th greatest of some maxima of blocks that share no row."""
     if values_qb.is_cuda and values_qb.shape[1] >= _COARSER * _BLOCKS_PER_NEIGHBOUR * k:
         values_qb = in_blocks(values_qb, _COARSER).values_qb  # topk reads its rows many times there
-    return values_qb.topk(k).values[:, -1]
+    return greatest(values_qb.clone(), k)[:, -1]
+
+
+def greatest(value_qn: Num[Tensor, "q n"], k: int) -> Num[Tensor, "q k"]:
+    """The ``k`` greatest of each row, the greatest first; the rest may be left in any order."""
+    if value_qn.device.type != "cpu":
+        return value_qn.topk(k).values
+    # NumPy sorts with vector instructions: up to ten times as fast.
+    values = value_qn.numpy()
+    if cut := values.shape[1] - k:
+        values.partition(cut, axis=1)
+    values[:, cut:].sort(axis=1)
+    return value_qn[:, cut:].flip(1)
 
 
 def kernel_for(rows: Float[Tensor, "w d"], size: int = _LARGEST_BLOCK) -> ModuleType | None:

@@ -55,6 +55,10 @@ class Forbid(NamedTuple):
         if self.barred is not None:
             product_qg.masked_fill_(self.barred, -torch.inf)
 
+    def among(self, rows: slice) -> "Forbid":
+        """The same for a part of the gallery."""
+        return self if self.barred is None else self._replace(barred=self.barred[rows])
+
     def columns(self, queries: Prepared, gallery: Prepared) -> Columns:
         """The same, to be looked at pair by pair."""
         differ = queries.place.int(), gallery.place.int()  # half as wide to compare

@@ -22,9 +22,9 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 
 from likeness.errors import listed
 from likeness.retrieval.facts import Facts, once
-from likeness.retrieval.neighbours import rank_keys, similarity_tiles
+from likeness.retrieval.ranks import First, Labelled, first_places, later_ranks
 from likeness.retrieval.ring import ALONE, Ring, known, ring_of, rivals_above
-from likeness.retrieval.rows import Rows, comparable, count_candidates, refusal, refuse_too_few
+from likeness.retrieval.rows import comparable, count_candidates, refusal, refuse_too_few
 from likeness.retrieval.vote import Weights, vote
 
 _PUBLISHED_RANKS = slice(1, 6)
@@ -164,6 +164,10 @@ class _Options:
             raise refusal(f"ties={self.ties!r} is unknown.", "Choose by_id or pessimistic.")
 
     @property
+    def ties_are_above(self) -> bool:
+        return self.ties == "pessimistic"
+
+    @property
     def shown(self) -> int:
         return max(*self.ks, self.vote_k, _PUBLISHED_RANKS.stop)
 
@@ -187,7 +191,8 @@ def score(
     """Rank the gallery for every query by cosine similarity, and say how often its label is found.
 
     Similarities and ties are those of ``retrieval.neighbours``. MAP@R is Musgrave et al. 2020, "A Metric Learning
-    Reality Check". Memory: the codes in float64, and a tile.
+    Reality Check"; for it as many neighbours are searched as the largest class has pictures. Memory: at most the codes
+    in float64, and a tile.
 
     Args:
         labels: A row with a negative label is neither query nor gallery.
@@ -236,13 +241,10 @@ def _score(codes: Float[Tensor, "n d"], facts: Facts, options: _Options, ring: R
     first = once(facts)
     codes, facts = codes[first], facts.take(first)
     rows = comparable(codes, facts.ids, facts.groups if options.exclude_group else None)
-    query_n, gallery_n = facts.is_query.bool(), facts.is_gallery.bool()
+    labelled, query_n, gallery_n = Labelled(rows, facts.labels), facts.is_query.bool(), facts.is_gallery.bool()
     zero_ids = rows.ids[rows.is_zero & (query_n | gallery_n)].tolist()
-    queries, label_q = rows.where(query_n), facts.labels[query_n]
-    gallery, label_g = rows.where(gallery_n), facts.labels[gallery_n]
-    per_query = ring.shared_out(
-        len(queries), lambda part: _rank(queries.take(part), label_q[part], gallery, label_g, options)
-    )
+    queries, gallery = labelled.where(query_n), labelled.where(gallery_n)
+    per_query = ring.shared_out(len(queries.rows), lambda part: _rank(queries.take(part), gallery, options))
     scores = Scores(
         ks=options.ks,
         vote_k=options.vote_k,
@@ -260,82 +262,80 @@ def _score(codes: Float[Tensor, "n d"], facts: Facts, options: _Options, ring: R
 def _hits(codes: Float[Tensor, "n d"], facts: Facts, options: _Options, ring: Ring) -> dict[str, float]:
     """The ``hit@k`` of ``_score`` and its ``n`` and ``skipped``, at a fraction of the work, of all processes' rows."""
     every = known(ring, codes, facts, options.exclude_group)
-    rows, labels, k = every.without_codes(), every.facts.labels, max(options.ks)
-    query_n, gallery_n = every.facts.is_query.bool(), every.facts.is_gallery.bool()
-    queries, gallery = rows.where(query_n), rows.where(gallery_n)
-    counted_q = count_candidates(queries, gallery, labels[query_n], labels[gallery_n]) > 0
-    refuse_too_few(k, count_candidates(queries, gallery)[counted_q], queries.ids[counted_q])
-    above_n = rivals_above(every, k, ties_are_above=options.ties == "pessimistic", tile_bytes=options.tile_bytes)
+    query_n, gallery_n, k = every.facts.is_query.bool(), every.facts.is_gallery.bool(), max(options.ks)
+    labelled = Labelled(every.without_codes(), every.facts.labels)
+    counted_q = _counts(labelled.where(query_n), labelled.where(gallery_n), k)[0] > 0
+    above_n = rivals_above(every, k, ties_are_above=options.ties_are_above, tile_bytes=options.tile_bytes)
     above_c, n = above_n[query_n][counted_q], int(counted_q.sum())
-    _warn(rows.ids[rows.is_zero & (query_n | gallery_n)].tolist(), n, len(queries), len(rows))
+    zero_ids = every.facts.ids[every.is_zero & (query_n | gallery_n)].tolist()
+    _warn(zero_ids, n, len(counted_q), len(query_n))
     hits = {f"hit@{k}": float((above_c < k).double().mean()) for k in options.ks}
-    return {**hits, "n": n, "skipped": len(queries) - n}
+    return {**hits, "n": n, "skipped": len(counted_q) - n}
 
 
-def _rank(
-    queries: Rows, label_q: Int64[Tensor, "q"], gallery: Rows, label_g: Int64[Tensor, "g"], options: _Options
-) -> dict[str, Any]:
-    r_max = int(label_g.unique(return_counts=True)[1].amax()) if options.map_at_r and len(label_g) else 0
-    depth = min(len(label_g), max(options.shown, r_max))
-    zero_q, zero_g = queries.is_zero, gallery.is_zero
-    merged: dict[str, Any] = {}
-    for block, similarity_qg in similarity_tiles(queries, gallery, options.tile_bytes):
-        same_qg = label_q[block, None] == label_g
-        positives_q, candidates_q = _counts(similarity_qg, same_qg)
-        refuse_too_few(max(options.ks), candidates_q[positives_q > 0], queries.ids[block][positives_q > 0])
-        similarity_qg.masked_fill_(zero_q[block, None] | zero_g, -torch.inf)
-        found = _tile(similarity_qg, same_qg, positives_q, depth, label_g, gallery.ids, options)
-        for name, value in ({"positives": positives_q, "candidates": candidates_q} | found).items():
-            if name not in merged:  # at once: small results kept between large tiles would break up the heap
-                merged[name] = value.new_empty(len(queries), *value.shape[1:])
-            merged[name][block] = value
-    merged = {name: value.cpu() for name, value in merged.items()}
+def _counts(queries: Labelled, gallery: Labelled, k: int) -> tuple[Int64[Tensor, "q"], Int64[Tensor, "q"]]:
+    """Positives and candidates of each query; refused where a counted one has fewer than ``k``."""
+    positives_q = count_candidates(queries.rows, gallery.rows, queries.labels, gallery.labels)
+    candidates_q, counted_q = count_candidates(queries.rows, gallery.rows), positives_q > 0
+    refuse_too_few(k, candidates_q[counted_q], queries.rows.ids[counted_q])
+    return positives_q, candidates_q
+
+
+def _rank(queries: Labelled, gallery: Labelled, options: _Options) -> dict[str, Any]:
+    positives_q, candidates_q = _counts(queries, gallery, max(options.ks))
+    r_max = int(gallery.labels.unique(return_counts=True)[1].amax()) if len(gallery.labels) else 0
+    depth = min(len(gallery.labels), max(options.shown, r_max * options.map_at_r))
+    asked_q, searched = ~queries.rows.is_zero, gallery.where(~gallery.rows.is_zero)
+    asked, at_q = queries.where(asked_q), asked_q.nonzero().squeeze(1)
+    found = _nothing(len(asked_q), min(depth, options.shown), options, at_q.device)
+    for block, first in first_places(asked, searched, depth, options.ties_are_above, options.tile_bytes):
+        at_b = at_q[block]
+        for name, value in _measures(first, asked.labels[block], positives_q[at_b], searched, options).items():
+            found[name][at_b] = value
+    late_q = asked_q & (found["rank"] == 0)
+    if late_q.any():
+        found["rank"][late_q] = later_ranks(queries.where(late_q), searched, options.ties_are_above, options.tile_bytes)
+    found = {"positives": positives_q, "candidates": candidates_q} | found
+    merged = {name: value.cpu() for name, value in found.items()}
     return merged if options.map_at_r else {**merged, "average_precision_at_r": None}
 
 
-def _counts(
-    similarity_qg: Float32[Tensor, "q g"], same_qg: Bool[Tensor, "q g"]
-) -> tuple[Int64[Tensor, "q"], Int64[Tensor, "q"]]:
-    candidate_qg = similarity_qg > -torch.inf
-    return (candidate_qg & same_qg).sum(dim=1), candidate_qg.sum(dim=1)
+def _nothing(queries: int, shown: int, options: _Options, device: torch.device) -> dict[str, Tensor]:
+    """What is known of queries that find nothing: those with a zero code."""
+    zero_q = torch.zeros(queries, dtype=torch.int64, device=device)
+    return {
+        "rank": zero_q,
+        "precision": zero_q.double()[:, None].repeat(1, len(options.ks)),
+        "average_precision_at_r": zero_q.double(),
+        "published_top5": zero_q.bool(),
+        "vote": zero_q - 1,
+        "confidence": zero_q.double(),
+        "neighbour_ids": (zero_q - 1)[:, None].repeat(1, shown),
+        "similarities": torch.full((queries, shown), -torch.inf, device=device),
+    }
 
 
-def _tile(
-    similarity_qg: Float32[Tensor, "q g"],
-    same_qg: Bool[Tensor, "q g"],
-    positives_q: Int64[Tensor, "q"],
-    depth: int,
-    label_g: Int64[Tensor, "g"],
-    id_g: Int64[Tensor, "g"],
-    options: _Options,
+def _measures(
+    first: First, label_q: Int64[Tensor, "q"], positives_q: Int64[Tensor, "q"], gallery: Labelled, options: _Options
 ) -> dict[str, Tensor]:
-    key_qg = rank_keys(similarity_qg, same_qg if options.ties == "pessimistic" else None)
-    nearest_qr = key_qg.topk(depth).indices
-    retrieved_qr = similarity_qg.gather(1, nearest_qr) > -torch.inf
-    relevant_qr = same_qg.gather(1, nearest_qr) & retrieved_qr
-    nearest_qk, retrieved_qk = (table[:, : options.shown] for table in (nearest_qr, retrieved_qr))
-    similarity_qk = similarity_qg.gather(1, nearest_qk)
-    voters_qk = label_g[nearest_qk].masked_fill(~retrieved_qk, -1)[:, : options.vote_k]
-    votes = vote(voters_qk, similarity_qk[:, : options.vote_k], options.vote_weights)
+    """What the first places say; the rank is 0 where no positive is among them."""
+    label_qr = gallery.labels[first.rows].masked_fill_(~first.exist, -1)
+    relevant_qr = label_qr == label_q[:, None]
+    similarity_qk = first.similarities[:, : options.shown]
+    ids_qk = gallery.rows.ids[first.rows[:, : options.shown]]
+    votes = vote(label_qr[:, : options.vote_k], similarity_qk[:, : options.vote_k], options.vote_weights)
     found = {
-        "rank": _first_rank(key_qg, same_qg & (similarity_qg > -torch.inf)),
+        "rank": torch.where(relevant_qr.any(dim=1), relevant_qr.byte().argmax(dim=1) + 1, 0),
         "precision": torch.stack([relevant_qr[:, :k].sum(dim=1).double() / k for k in options.ks], dim=1),
         "published_top5": relevant_qr[:, _PUBLISHED_RANKS].any(dim=1),
         "vote": votes.labels,
         "confidence": votes.confidence,
-        "neighbour_ids": id_g[nearest_qk].masked_fill(~retrieved_qk, -1),
+        "neighbour_ids": ids_qk.masked_fill_(~first.exist[:, : options.shown], -1),
         "similarities": similarity_qk,
     }
     if options.map_at_r:
         found["average_precision_at_r"] = _average_precision_at_r(relevant_qr, positives_q)
     return found
-
-
-def _first_rank(key_qg: Int64[Tensor, "q g"], positive_qg: Bool[Tensor, "q g"]) -> Int64[Tensor, "q"]:
-    if not key_qg.shape[1]:
-        return key_qg.new_zeros(len(key_qg))
-    best_q1 = key_qg.masked_fill(~positive_qg, torch.iinfo(torch.int64).min).amax(dim=1, keepdim=True)
-    return ((key_qg > best_q1).sum(dim=1) + 1) * positive_qg.any(dim=1)
 
 
 def _average_precision_at_r(relevant_qr: Bool[Tensor, "q r"], positives_q: Int64[Tensor, "q"]) -> Float64[Tensor, "q"]:

@@ -28,6 +28,7 @@ from likeness.retrieval.filtering import (
     Products,
     block_size,
     cosines,
+    greatest,
     in_blocks,
     kernel_for,
     prepared,
@@ -43,7 +44,6 @@ from likeness.retrieval.rows import (
     blocks,
     comparable,
     count_candidates,
-    exclude,
     place_among_equals,
     places,
     refusal,
@@ -62,6 +62,7 @@ _MOST_ON_GPU = 32 * 2**30
 _BYTES_PER_PAIR = 32
 _BYTES_PER_FILTERED_PAIR = 4
 _BYTES_PER_ENTRY = 10  # of a row that is prepared: float64 and bfloat16
+_PAIRS_IN_CACHE, _ROWS_IN_CACHE = 2**21, 2**15  # of an exact tile on a processor: a larger one is memory's to wait for
 _ALL_BUT_SIGN = 0x7FFFFFFF
 _NO_ID = torch.iinfo(torch.int64).min
 _FEW = 16  # an allowed part of the rows that is quicker gathered than searched around
@@ -234,43 +235,67 @@ def queries_at_once(gallery: int, tile_bytes: int) -> int:
     return max(1, min(most, tile_bytes // 2 // (_BYTES_PER_FILTERED_PAIR * max(1, gallery))))
 
 
-def rows_in_float64(gallery: int, tile_bytes: int) -> int:
-    """How many queries may meet the whole gallery in float64 at a time."""
-    return max(1, tile_bytes // (_BYTES_PER_PAIR * max(1, gallery)))
+def _exact_tile(gallery: int, tile_bytes: int, device: torch.device) -> tuple[int, int]:
+    """How many queries may meet how many gallery rows in float64 at a time."""
+    pairs, rows = tile_bytes // _BYTES_PER_PAIR, max(1, gallery)
+    if device.type == "cpu":
+        pairs, rows = min(pairs, _PAIRS_IN_CACHE), min(rows, _ROWS_IN_CACHE)
+    return max(1, pairs // rows), rows
 
 
-def search(queries: Prepared, gallery: Prepared, key_qk: Int64[Tensor, "q k"], forbid: Forbid, tile_bytes: int) -> None:
-    """Take the nearest of these gallery rows into ``key_qk``, the greatest keys that were found before."""
+def search(
+    queries: Prepared,
+    gallery: Prepared,
+    key_qk: Int64[Tensor, "q k"],
+    forbid: Forbid,
+    tile_bytes: int,
+    own_label_last: bool = False,
+) -> None:
+    """Take the nearest of these gallery rows into ``key_qk``, the greatest keys that were found before.
+
+    With ``own_label_last`` a row of the query's label comes after all that tie with it.
+    """
     left, size = torch.arange(len(queries), device=key_qk.device), block_size(len(gallery), key_qk.shape[1])
     if size is not None:
 
         def attempt(left: Tensor, dtype: torch.dtype) -> Tensor:
             key_lk = key_qk[left]
-            hard_l = _filtered(queries.some(left), gallery, key_lk, forbid, dtype, size)
+            hard_l = _filtered(queries.some(left), gallery, key_lk, forbid, dtype, size, own_label_last)
             key_qk[left] = key_lk
             return hard_l
 
         left = through_precisions(left, gallery, attempt)
-    for at, cosine_qg in exact_tiles(queries, left, gallery, forbid, tile_bytes):
-        key_qk[at] = _greatest(key_qk[at], pair_keys(cosine_qg, gallery.place))
+    for at, asked, part, cosine_qg in exact_tiles(queries, left, gallery, forbid, tile_bytes):
+        last_qg = asked.labels[:, None].eq(part.labels) if own_label_last else None  # type: ignore[index, arg-type]
+        key_qk[at] = _greatest(key_qk[at], pair_keys(cosine_qg, part.place, last_qg))
 
 
 def exact_tiles(
     queries: Prepared, left: Int64[Tensor, "l"], gallery: Prepared, forbid: Forbid, tile_bytes: int
-) -> Iterator[tuple[Int64[Tensor, "block"], Float32[Tensor, "block g"]]]:
-    """Blocks of the queries that are left, each with its cosines to all these gallery rows."""
+) -> Iterator[tuple[Int64[Tensor, "block"], Prepared, Prepared, Float32[Tensor, "block part"]]]:
+    """Blocks of the queries that are left with blocks of these rows: positions, queries, rows, cosines."""
     if not len(left):
         return
     unit_gd = gallery.exact()
-    for block in blocks(len(left), rows_in_float64(len(gallery), tile_bytes)):
+    at_once, rows = _exact_tile(len(gallery), tile_bytes, unit_gd.device)
+    for block in blocks(len(left), at_once):
         asked = queries.some(left[block])
-        cosine_qg = similarity(asked.exact(), unit_gd)
-        forbid(cosine_qg, asked, gallery)
-        yield left[block], cosine_qg
+        unit_qd = asked.exact()
+        for rest in blocks(len(gallery), rows):
+            part = gallery.take(rest)
+            cosine_qg = similarity(unit_qd, unit_gd[rest])
+            forbid.among(rest)(cosine_qg, asked, part)
+            yield left[block], asked, part, cosine_qg
 
 
 def _filtered(
-    queries: Prepared, gallery: Prepared, key_qk: Int64[Tensor, "q k"], forbid: Forbid, dtype: torch.dtype, size: int
+    queries: Prepared,
+    gallery: Prepared,
+    key_qk: Int64[Tensor, "q k"],
+    forbid: Forbid,
+    dtype: torch.dtype,
+    size: int,
+    own_label_last: bool,
 ) -> Bool[Tensor, "q"]:
     """``search`` among what a product in lower precision leaves; true for queries of which it leaves too much.
 
@@ -288,7 +313,8 @@ def _filtered(
     query_p, row_p = query_h[near_h], row_hs[near_h, near_s]
     hard_q |= _more_than(query_p, len(queries), max(len(gallery) // _MOST_PAIRS, 4 * k))
     query_p, row_p = query_p[~hard_q[query_p]], row_p[~hard_q[query_p]]
-    key_p = pair_keys(cosines(queries, gallery, query_p, row_p), gallery.place[row_p])
+    last_p = queries.labels[query_p].eq(gallery.labels[row_p]) if own_label_last else None  # type: ignore[index]
+    key_p = pair_keys(cosines(queries, gallery, query_p, row_p), gallery.place[row_p], last_p)
     key_qk[:] = _greatest(key_qk, _in_rows(key_p, query_p, len(queries)))
     return hard_q
 
@@ -319,22 +345,7 @@ def _in_rows(key_p: Int64[Tensor, "p"], query_p: Int64[Tensor, "p"], queries: in
 
 
 def _greatest(key_qk: Int64[Tensor, "q k"], more_qm: Int64[Tensor, "q m"]) -> Int64[Tensor, "q k"]:
-    return torch.cat([key_qk, more_qm], dim=1).topk(key_qk.shape[1]).values
-
-
-def similarity_tiles(
-    queries: Rows, gallery: Rows, tile_bytes: int | None = None
-) -> Iterator[tuple[slice, Float32[Tensor, "block g"]]]:
-    """Blocks of queries, each with its similarities to the whole gallery: -inf where a row is no candidate.
-
-    For what depends on every pair. The gallery's ids ascend. There is always a block, be it empty.
-    """
-    unit_gd, tile_bytes = gallery.unit(), tile_budget(gallery.codes.device, tile_bytes)
-    for block in blocks(len(queries), rows_in_float64(len(gallery), tile_bytes)):
-        part = queries.take(block)
-        similarity_qg = similarity(part.unit(), unit_gd)
-        exclude(similarity_qg, part.ids, gallery.ids, part.groups, gallery.groups)
-        yield block, similarity_qg
+    return greatest(torch.cat([key_qk, more_qm], dim=1), key_qk.shape[1])
 
 
 def pair_keys(
@@ -359,10 +370,10 @@ def pair_keys(
 
 
 def read_keys(key: Int64[Tensor, "*pairs"]) -> tuple[Float32[Tensor, "*pairs"], Int64[Tensor, "*pairs"]]:
-    """Similarity and place of keys that mark none as last."""
-    place = -key & 0xFFFFFFFF
-    bits = ((key + place) >> 32).int()
-    return (bits ^ ((bits >> 31) & _ALL_BUT_SIGN)).view(torch.float32), place
+    """Similarity and place."""
+    low = -key & 0xFFFFFFFF
+    bits = ((key + low) >> 32).int()
+    return (bits ^ ((bits >> 31) & _ALL_BUT_SIGN)).view(torch.float32), low & _ALL_BUT_SIGN
 
 
 def no_keys(queries: int, k: int, device: torch.device) -> Int64[Tensor, "q k"]:
