@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from PIL.Image import Image
+from torch import Tensor
 
 from likeness.console import terminal
 from likeness.features.extraction import Bad
@@ -56,23 +57,19 @@ def write_queries(scores: Mapping[str, Mapping[str, Scores]], table: ImageTable,
 
 def _query_rows(split: str, scores: Scores, ranks: list[list[int]], table: ImageTable) -> Iterator[list[Any]]:
     at = _Places(table)
-    columns = (scores.sample_ids, scores.skipped, scores.neighbour_ids[:, :_NEAREST], scores.similarities[:, :_NEAREST])
-    rows = zip(*(column.tolist() for column in columns), ranks, strict=True)
-    for sample, skipped, neighbours, similarities, rank in rows:
-        query = at(sample)
+    columns = (scores.sample_ids, scores.skipped, scores.similarities[:, :_NEAREST])
+    places = (at.each(scores.sample_ids), at.each(scores.neighbour_ids[:, :_NEAREST]))
+    rows = zip(*(column.tolist() for column in columns), *places, ranks, strict=True)
+    for sample, skipped, similarities, query, neighbours, rank in rows:
         home = table.home_names[table.homes[query]] if table.homes[query] >= 0 else ""
         facts = [split, sample, table.paths[query], at.label(query), home, int(skipped)]
         shown = [""] * len(rank) if skipped else rank
         yield [*facts, *shown, *_nearest_cells(neighbours, similarities, at, table)]
 
 
-def _nearest_cells(neighbours: list[int], similarities: list[float], at: "_Places", table: ImageTable) -> Iterator[Any]:
-    for sample, similarity in zip(neighbours, similarities, strict=True):
-        if sample < 0:
-            yield from ("", "", "")
-        else:
-            place = at(sample)
-            yield from (table.paths[place], at.label(place), f"{similarity:.6f}")
+def _nearest_cells(places: list[int], similarities: list[float], at: "_Places", table: ImageTable) -> Iterator[Any]:
+    for place, similarity in zip(places, similarities, strict=True):
+        yield from ("", "", "") if place < 0 else (table.paths[place], at.label(place), f"{similarity:.6f}")
 
 
 class _Places:
@@ -83,6 +80,11 @@ class _Places:
 
     def __call__(self, sample_id: int) -> int:
         return int(np.searchsorted(self._table.sample_ids, sample_id))
+
+    def each(self, sample_ids: Int[Tensor, "..."]) -> list[Any]:
+        """The rows of all of them, -1 for that of no neighbour."""
+        ids = sample_ids.numpy()
+        return np.where(ids < 0, -1, np.searchsorted(self._table.sample_ids, ids)).tolist()
 
     def label(self, row: int) -> str:
         label = self._table.labels[row]
