@@ -31,7 +31,7 @@ from likeness.errors import LikenessError, listed
 from likeness.features.datamodule import TRAINING_SPLITS, Batch, FeatureData, Split, asks_nothing_within_an_epoch
 from likeness.features.extraction import Cost, Extractor, Features, cost, extract
 from likeness.features.prediction import Filled, fill
-from likeness.features.store import Share, shelf_folder
+from likeness.features.store import Share, Shelf, shelf_folder
 from likeness.features.weights import not_fetching
 from likeness.files import canonical_json, write_json
 from likeness.heads.autoencoder import Autoencoder, codes_of, row_batches
@@ -162,17 +162,24 @@ def features_of(
     table: ImageTable, config: Config, extractor: Extractor, on_bad_image: str, mostly_white: float | None = None
 ) -> Features:
     """As ``find_features``, of a table; of the config ``paths.store`` and ``extraction`` count."""
+    store = Path(config["paths"]["store"])
     return extract(
         extractor,
         table,
-        Path(config["paths"]["store"]),
+        store,
         on_bad_image=on_bad_image,
         mostly_white=mostly_white,
         memory_bytes=config["extraction"]["memory_gb"] * 1e9,
         undisturbed=preemption.undisturbed,
         rehash=config["extraction"]["rehash"],
+        shelf=_last_shelf(store.absolute(), canonical_json(extractor.identity())),
         **_pace(config, extractor.device),
     )
+
+
+@lru_cache(maxsize=1)  # of the job before, which verified its rows; which of them are a picture's its bytes say anew
+def _last_shelf(store: Path, identity: str) -> Shelf:
+    return Shelf(store, json.loads(identity))
 
 
 def fill_store(config: Config, number: int, of: int) -> tuple[Filled, Path] | None:

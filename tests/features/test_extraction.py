@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from features.mean_colour import SIMPLE, MeanColour, extractor_of, run_together
+from helpers import draw_striped
 from PIL import Image
 
 from likeness.errors import LikenessError
@@ -75,6 +76,21 @@ def read_from_now_on(monkeypatch) -> list[Path]:
     noting.file_digest = lambda file, name: (read.append(Path(file.name)), hashing(file, name))[1]
     monkeypatch.setattr(ledgers, "hashlib", noting)
     return read
+
+
+def test_a_picture_that_changes_between_two_jobs_is_seen_by_the_second_with_the_store_still_open(
+    photos, network, tmp_path
+):
+    """The changed one and what is new is computed; the rows are those of a job that opens the store itself."""
+    table, store, extractor = ImageFolder(str(photos)).table(), tmp_path / "store", extractor_of(network)
+    shelf = Shelf(store, extractor.identity())
+    first = extract(extractor, table, store, shelf=shelf)
+    assert (first.computed, extract(extractor, table, store, shelf=shelf).computed) == (60, 0)
+    draw_striped(table.path(3), 11, 99)
+    changed = extract(extractor, table, store, shelf=shelf)
+    assert (changed.computed, changed.reused) == (1, 59)
+    assert torch.equal(changed.rows, extract(extractor, table, store).rows)
+    assert (changed.rows != first.rows).flatten(1).any(1).nonzero().flatten().tolist() == [3]
 
 
 def test_files_that_did_not_change_are_not_read_again_and_can_be(photos, network, tmp_path, monkeypatch):

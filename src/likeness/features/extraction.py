@@ -180,6 +180,7 @@ def extract(
     memory_bytes: float | int = np.inf,
     undisturbed: Undisturbed = nobody_waits,
     rehash: bool = False,
+    shelf: Shelf | None = None,
 ) -> Features:
     """The features of a table of pictures: those in the store are read, the others computed and kept.
 
@@ -190,6 +191,7 @@ def extract(
         memory_bytes: Above this the rows stay on disk, memory-mapped.
         undisturbed: Asked before each batch; those that the network looks at are kept before the process may end.
         rehash: Read every file, also those that did not change since their digest was noted.
+        shelf: Where the rows lie in the store, if that is open already: what it has verified is not verified again.
 
     Raises:
         LikenessError: IMG-BAD, DATA-CHANGED, NAN, DISK; whatever was computed stays in the store.
@@ -198,7 +200,7 @@ def extract(
     keys = digests(table.files(), workers, ledger)
     ledger.keep()
     report_duplicates(table, keys)
-    shelf = Shelf(store, extractor.identity())
+    shelf = shelf or Shelf(store, extractor.identity())
     work = filling(extractor, table, keys, shelf, batch_size, workers, undisturbed=undisturbed)
     with work as missing, undisturbed() as asked_to_end:
         for batch, features in looked_at(extractor, takewhile(lambda _: not asked_to_end(), missing)):
