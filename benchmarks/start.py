@@ -242,7 +242,10 @@ def _inside_second(words: list[str]) -> None:
 
 def _inside_grid(words: list[str]) -> None:
     """The multirun from its first config to its last table, imports done, and how long the parts of its jobs took."""
-    from likeness import assembly  # noqa: F401
+    from likeness.runs import launch
+
+    with launch.importing():  # as the command itself does
+        from likeness import assembly  # noqa: F401
 
     spent = {name: np.zeros(2) for name in (*PARTS, *OTHERS)}
 

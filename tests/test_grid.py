@@ -17,6 +17,7 @@ import small_app
 from helpers import ROOT, draw_striped
 from hydra import compose, initialize_config_dir
 from hydra.core.utils import JobReturn
+from omegaconf import OmegaConf
 from rich.console import Console
 
 from hydra_plugins import likeness_launchers
@@ -178,6 +179,22 @@ def test_what_hydra_makes_of_a_job_does_not_pile_up_in_the_parent(monkeypatch):
     launcher = likeness_launchers.Joblib(n_jobs=1)
     launcher._start([SimpleNamespace(number=number, overrides=[f"seed={number}"]) for number in (3, 5, 9)])
     assert seen == [(3, ["seed=3"], 0), (5, ["seed=5"], 0), (9, ["seed=9"], 0)]
+
+
+def test_a_job_of_this_process_is_composed_once_and_its_config_let_go(monkeypatch):
+    """What was checked is what runs."""
+
+    def run(task, config, *rest):
+        seen.append((task, config, [job.composed for job in jobs]))
+
+    seen = []
+    monkeypatch.setattr(likeness_launchers, "run_job", run)
+    jobs = [SimpleNamespace(number=n, overrides=[f"seed={n}"], composed=OmegaConf.create({"seed": n})) for n in (3, 5)]
+    logs = {"hydra_logging": None, "verbose": False}
+    launcher = likeness_launchers.Local()
+    launcher.setup(hydra_context=None, task_function="train", config=OmegaConf.create({"hydra": logs}))
+    launcher.start(jobs)
+    assert seen == [("train", {"seed": 3}, [None, {"seed": 5}]), ("train", {"seed": 5}, [None, None])]
 
 
 def test_a_search_goes_on_after_a_failed_trial_and_finds_its_trials_again(place):

@@ -3,17 +3,20 @@
 Hydra looks for plugins in this package alone.
 """
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.utils import JobReturn
+from hydra.core.utils import JobReturn, configure_log, filter_overrides, run_job
 from hydra.plugins.launcher import Launcher
 
 if TYPE_CHECKING:
     from likeness.grid import Job
+
+log = logging.getLogger(__name__)
 
 
 class Grid(BasicSweeper):
@@ -29,6 +32,7 @@ class _Grid(Launcher):
     submits = False  # to a queue, whose machines extract
     config: Any
     hydra_context: Any
+    task_function: Any
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from likeness import grid
@@ -43,8 +47,14 @@ class Local(_Grid, BasicLauncher):
     """One job after another in this process."""
 
     def start(self, jobs: Sequence["Job"]) -> None:
-        for job in jobs:  # each on its own: Hydra would keep the configs of all, 0.7 MB a job
-            super().start([job])
+        """As Hydra's own launcher, which would compose each job again and keep the configs of all."""
+        hydra = self.config.hydra
+        for job in jobs:
+            log.info("\t#%d : %s", job.number, " ".join(filter_overrides(job.overrides)))
+            composed, job.composed = job.composed, None
+            assert composed is not None
+            run_job(self.task_function, composed, "hydra.sweep.dir", "hydra.sweep.subdir", self.hydra_context)
+            configure_log(hydra.hydra_logging, hydra.verbose)
 
 
 try:

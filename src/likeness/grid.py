@@ -39,6 +39,7 @@ class Job:
         number: By which tables name it; it has it for good.
         config: Checked; None where it is refused, and ``fault`` says why.
         state: As :func:`likeness.runs.sweep.standing` has it, or ``refused``.
+        composed: What Hydra runs, 0.2 MB, where the job may be run; a launcher of this process takes it out.
     """
 
     number: int
@@ -48,6 +49,7 @@ class Job:
     config: dict[str, Any] | None
     fault: LikenessError | None
     state: str
+    composed: DictConfig | None
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -76,8 +78,7 @@ def launch(
     folder = Path(str(config.hydra.sweep.dir))
     if not config.sweep.wait:
         _refuse_not_waiting(submits, str(config.hydra.sweeper._target_))
-    with importing():
-        jobs = read_grid(launcher, batch)
+    jobs = read_grid(launcher, batch)
     if config.sweep.dry_run:
         _show_dry_run(jobs, folder)
     sweep.note_command(folder, sys.argv, [job.folder.name for job in jobs], first)
@@ -142,8 +143,9 @@ def read_grid(launcher: Launcher, batch: Sequence[Overrides]) -> list[Job]:
     try:
         with progress("reading the grid", len(batch), "jobs") as advance:
             for overrides in batch:
-                composed = loader.load_sweep_config(sweep_config, list(overrides))
-                jobs.append(_job(numbers, list(overrides), composed, folder, waiting))
+                with importing():  # the first job's check does
+                    composed = loader.load_sweep_config(sweep_config, list(overrides))
+                    jobs.append(_job(numbers, list(overrides), composed, folder, waiting))
                 advance()
     finally:
         HydraConfig.instance().cfg = told
@@ -161,9 +163,11 @@ class _Numbers:
 
 
 def _job(numbers: _Numbers, overrides: list[str], composed: DictConfig, folder: Path, waiting: Collection[str]) -> Job:
-    identity, own = sweep.identity(composed), folder / str(composed.hydra.sweep.subdir)
+    identity, subdir = sweep.identity(composed), str(composed.hydra.sweep.subdir)
+    own = folder / subdir
     number = numbers.of(own.name)
-    with open_dict(composed.hydra):  # what Hydra fills in when the job starts
+    with open_dict(composed.hydra):  # what Hydra fills in, or asks again, when the job starts
+        composed.hydra.sweep.subdir = subdir
         composed.hydra.job.num, composed.hydra.job.id = number, str(number)
         composed.hydra.runtime.output_dir = str(own.absolute())
     HydraConfig.instance().set_config(composed)
@@ -172,7 +176,7 @@ def _job(numbers: _Numbers, overrides: list[str], composed: DictConfig, folder: 
     except LikenessError as error:
         config, fault = None, error
     state = "refused" if fault else sweep.standing(own, waiting)
-    return Job(number, overrides, identity, own, config, fault, state)
+    return Job(number, overrides, identity, own, config, fault, state, composed if state not in _LEFT_ALONE else None)
 
 
 def _checked(composed: DictConfig) -> dict[str, Any]:
