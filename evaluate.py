@@ -9,7 +9,8 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from likeness.config import checked, register
+from likeness.config.checking import checked
+from likeness.config.composing import register
 from likeness.runs.launch import importing, reported, run
 
 register()
@@ -22,26 +23,27 @@ def evaluate(cfg: DictConfig) -> float | None:
     with importing():
         config = checked(cfg)
 
-        from likeness import assembly, outside
+        from likeness import outside
+        from likeness.assembly import baselines, extracting, reporting, restoring, scoring, splitting, training
         from likeness.reports.results import show
         from likeness.runs.folder import RunFolder
 
     folder = RunFolder(Path(HydraConfig.get().runtime.output_dir), config)
-    assembly.add_trackers(config, folder)
+    training.add_trackers(config, folder)
     with folder.timed("extract"):
-        path = assembly.checkpoint_path(config)
-        module, extractor, card = assembly.restore(path, config)
-        config = assembly.as_trained(config, card)
-        data = assembly.build_data(config, assembly.find_features(config, extractor))
+        path = restoring.checkpoint_path(config)
+        module, extractor, card = restoring.restore(path, config)
+        config = restoring.as_trained(config, card)
+        data = splitting.build_data(config, extracting.find_features(config, extractor))
     with folder.timed("score"):
-        methods = assembly.read_methods(module, data, config["splits"], card, path.parent)
+        methods = baselines.read_methods(module, data, config["splits"], card, path.parent)
         rejection = outside.score_outside(methods, data, extractor, config)
-        results = assembly.score_splits(methods, data, config["splits"], config["gallery"], config["metric"])
-    metrics = assembly.write_results(results, module, data, folder, rejection=rejection.summary if rejection else None)
-    assembly.draw_figures(results, metrics, methods, data, extractor, folder, config["figures"])
-    if rejection and assembly.are_drawn(config["figures"]):
+        results = scoring.score_splits(methods, data, config["splits"], config["gallery"], config["metric"])
+    metrics = reporting.write_results(results, module, data, folder, rejection=rejection.summary if rejection else None)
+    reporting.draw_figures(results, metrics, methods, data, extractor, folder, config["figures"])
+    if rejection and reporting.are_drawn(config["figures"]):
         rejection.draw(folder.path / "figures")
-    assembly.send_media(folder)
+    reporting.send_media(folder)
     show(metrics, folder.path, by_class=True)
     return None
 

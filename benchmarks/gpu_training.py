@@ -25,7 +25,8 @@ from seeds import BATCH, STEPS, features_of, fitted
 from torch import nn
 from training import ADADELTA, network
 
-from likeness.config import of_each_seed, register
+from likeness.config.checking import of_each_seed
+from likeness.config.composing import register
 from likeness.console import terminal
 from likeness.features.extraction import Features
 

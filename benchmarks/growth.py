@@ -28,8 +28,9 @@ from hydra import compose, initialize_config_dir
 from matplotlib.ticker import FuncFormatter
 from measuring import ROOT, Rounds, environment, note, report, spread
 
-from likeness import assembly
-from likeness.config import checked, register
+from likeness.assembly import modules, training
+from likeness.config.checking import checked
+from likeness.config.composing import register
 from likeness.features.datamodule import FeatureData
 from likeness.features.extraction import Features
 from likeness.features.store import Shelf
@@ -159,8 +160,8 @@ def _trained(data: FeatureData, folder: Path) -> None:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = checked(compose("train", [*words, "trainer.max_epochs=1", "trainer.accelerator=cpu"]))
     card = {"schema": 1, "options": {}, "fingerprint": "0" * 64}
-    run, heads = RunFolder(folder, config), assembly.build_heads([config], data.feature_shape, card)
-    assembly.fit_heads(assembly.build_trainer(config, run), heads, data, run)
+    run, heads = RunFolder(folder, config), modules.build_heads([config], data.feature_shape, card)
+    training.fit_heads(training.build_trainer(config, run), heads, data, run)
 
 
 def draw(rows: Sequence[Mapping[str, Any]], threads: int, path: Path) -> None:

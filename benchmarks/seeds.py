@@ -19,8 +19,9 @@ import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
 
-from likeness import assembly
-from likeness.config import of_each_seed, register
+from likeness.assembly import modules, training
+from likeness.config.checking import of_each_seed
+from likeness.config.composing import register
 from likeness.console import terminal
 from likeness.features.datamodule import FeatureData
 from likeness.features.extraction import Features
@@ -57,9 +58,9 @@ def fitted(each: list[dict[str, Any]], features: Features, folder: Path) -> None
     """One job that trains a head for each of these configs."""
     data = FeatureData(features, BATCH, each[0]["seed"])
     card = {"schema": 1, "options": {}, "fingerprint": "0" * 64}
-    heads = assembly.build_heads(each, data.feature_shape, card)
+    heads = modules.build_heads(each, data.feature_shape, card)
     run = RunFolder(folder, each[0])
-    assembly.fit_heads(assembly.build_trainer(each[0], run), heads, data, run)
+    training.fit_heads(training.build_trainer(each[0], run), heads, data, run)
 
 
 def one_after_the_other(each: list[dict[str, Any]], features: Features, folder: Path) -> None:

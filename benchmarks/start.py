@@ -36,15 +36,15 @@ GRID = [
     "noise=none,gaussian,masking,salt_and_pepper,gaussian_as_published,thesis_gaussian",
 ]
 PARTS = {  # of a sweep's work
-    "training": ("likeness", "assembly", "fit_heads"),
-    "baselines": ("likeness", "assembly", "fit_methods"),
-    "neighbours": ("likeness", "assembly", "score_splits"),
-    "intervals and tests": ("likeness", "assembly", "compare"),
+    "training": ("likeness.assembly", "training", "fit_heads"),
+    "baselines": ("likeness.assembly", "baselines", "fit_methods"),
+    "neighbours": ("likeness.assembly", "scoring", "score_splits"),
+    "intervals and tests": ("likeness.assembly", "reporting", "compare"),
 }
 OTHERS = {  # what is done around it
     "reading the grid": ("likeness", "grid", "read_grid"),
-    "finding the features": ("likeness", "assembly", "find_features"),
-    "results, intervals within": ("likeness", "assembly", "write_results"),
+    "finding the features": ("likeness.assembly", "extracting", "find_features"),
+    "results, intervals within": ("likeness.assembly", "reporting", "write_results"),
     "tables at the end": ("likeness.reports.sweep", "EndOfSweep", "on_multirun_end"),
 }
 Seconds = tuple[float, float]  # of the clock, of the processor
@@ -187,8 +187,9 @@ def _options(folder: Path) -> list[str]:
 
 def _fill(folder: Path, pictures: int) -> None:
     """Files of the size of small photographs, never decoded, and drawn features of 1024 numbers for each."""
-    from likeness import assembly
-    from likeness.config import checked, composed
+    from likeness.assembly import building, extracting
+    from likeness.config.checking import checked
+    from likeness.config.composing import composed
     from likeness.features.store import Shelf
     from likeness.images.folder import digests
 
@@ -198,7 +199,7 @@ def _fill(folder: Path, pictures: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(rng.bytes(1 << 16))
     config = checked(composed(_options(folder)))
-    extractor, table = assembly.build_extractor(config), assembly.build(config["data"]).table()
+    extractor, table = extracting.build_extractor(config), building.build(config["data"]).table()
     centres = rng.standard_normal((5, *extractor.feature_shape()))
     rows = 0.1 * centres[table.labels] + rng.standard_normal((pictures, *extractor.feature_shape()))
     keys, white = digests(table.files(), 2), np.zeros(pictures, np.float32)
@@ -245,7 +246,7 @@ def _inside_grid(words: list[str]) -> None:
     from likeness.runs import launch
 
     with launch.importing():  # as the command itself does
-        from likeness import assembly  # noqa: F401
+        from likeness.assembly import reporting, training  # noqa: F401
 
     spent = {name: np.zeros(2) for name in (*PARTS, *OTHERS)}
 

@@ -29,7 +29,8 @@ from seeds import BATCH, STEPS, features_of, fitted
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from likeness.config import checked, register
+from likeness.config.checking import checked
+from likeness.config.composing import register
 from likeness.console import terminal
 from likeness.features.extraction import Features
 

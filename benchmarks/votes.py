@@ -24,8 +24,8 @@ import torch
 from measuring import environment, report
 from torch import Tensor
 
-from likeness import assembly
-from likeness import config as configs
+from likeness.assembly import baselines, extracting, restoring, splitting
+from likeness.config import schema
 from likeness.heads.autoencoder import codes_of
 from likeness.retrieval.neighbours import Neighbours, neighbours
 from likeness.retrieval.significance import paired
@@ -61,13 +61,13 @@ def main() -> None:
 
 
 def measured(run: Path, split: str) -> Iterator[dict[str, Any]]:
-    paths = configs.Paths(store=os.environ.get("LIKENESS_STORE"))
-    config = asdict(configs.Evaluate(data={}, backbone={}, run=str(run), paths=paths))
-    path = assembly.checkpoint_path(config)
-    module, extractor, card = assembly.restore(path, config)
-    config = assembly.as_trained(config, card)
-    data = assembly.build_data(config, assembly.find_features(config, extractor))
-    methods = assembly.read_methods(module, data, (), card, path.parent)
+    paths = schema.Paths(store=os.environ.get("LIKENESS_STORE"))
+    config = asdict(schema.Evaluate(data={}, backbone={}, run=str(run), paths=paths))
+    path = restoring.checkpoint_path(config)
+    module, extractor, card = restoring.restore(path, config)
+    config = restoring.as_trained(config, card)
+    data = splitting.build_data(config, extracting.find_features(config, extractor))
+    methods = baselines.read_methods(module, data, (), card, path.parent)
     queries, gallery = data.split(split), data.split("train")
     homes = queries.homes.numpy() if bool((queries.homes >= 0).any()) else None
     for name in ("head", "frozen"):

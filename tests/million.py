@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from small_run import Shaped, config_of
 
-from likeness import assembly
+from likeness.assembly import baselines, modules, reporting, scoring, training
 from likeness.features.datamodule import FeatureData
 from likeness.features.extraction import Extractor, Features
 from likeness.features.store import MappedRows, Shelf
@@ -43,18 +43,18 @@ def main(folder: Path) -> None:
     assert isinstance(rows, MappedRows)
     data = FeatureData(Features(table, rows, keys, 0, ROWS), config["batch_size"], config["seed"])
     run = RunFolder(folder / "run", config)
-    card = assembly.build_card(config, {"architecture": "dense", "backbone": "drawn"}, extractor, data)
-    heads = assembly.build_heads([config], data.feature_shape, card)
-    trainer = assembly.build_trainer(config, run)
-    epochs = assembly.fit_heads(trainer, heads, data, run)
-    methods = assembly.fit_methods(heads[0], data, config["seed"], run, [])
-    results = assembly.score_splits(methods, data, ("val", "test"), None, config["metric"])
-    metrics = assembly.write_results(
-        results, heads[0], data, run, trainer, assembly.score_seeds(heads, epochs, results, data, config["metric"])
+    card = modules.build_card(config, {"architecture": "dense", "backbone": "drawn"}, extractor, data)
+    heads = modules.build_heads([config], data.feature_shape, card)
+    trainer = training.build_trainer(config, run)
+    epochs = training.fit_heads(trainer, heads, data, run)
+    methods = baselines.fit_methods(heads[0], data, config["seed"], run, [])
+    results = scoring.score_splits(methods, data, ("val", "test"), None, config["metric"])
+    metrics = reporting.write_results(
+        results, heads[0], data, run, trainer, scoring.score_seeds(heads, epochs, results, data, config["metric"])
     )
-    assert assembly.validation_value(metrics) > 0.5, "drawn around centres, far from chance"
+    assert reporting.validation_value(metrics) > 0.5, "drawn around centres, far from chance"
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    sys.stdout.write(json.dumps({"peak GiB": peak, "hit@1": assembly.validation_value(metrics)}) + "\n")
+    sys.stdout.write(json.dumps({"peak GiB": peak, "hit@1": reporting.validation_value(metrics)}) + "\n")
 
 
 def filled(store: Path, extractor: Extractor, keys: np.ndarray, labels: np.ndarray) -> None:

@@ -14,7 +14,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from likeness.config import checked
+from likeness.config.checking import checked
 from likeness.errors import LikenessError
 from likeness.runs.launch import reported, run
 

@@ -11,8 +11,9 @@ import torch
 from helpers import ROOT
 from hydra import compose, initialize_config_dir
 
-from likeness import assembly
-from likeness.config import checked, register
+from likeness.assembly import modules, training
+from likeness.config.checking import checked
+from likeness.config.composing import register
 from likeness.features.datamodule import FeatureData
 from likeness.features.extraction import Extractor, Features
 from likeness.images.decoding import Decoder
@@ -79,13 +80,13 @@ def train(
     data = data or drawn()
     folder = RunFolder(path, config)
     extractor = extractor or Extractor(Decoder(), Preprocessing(size=8, mean=[0.0] * 3, std=[1.0] * 3), Shaped())
-    card = assembly.build_card(config, {"architecture": "x", "backbone": "y"}, extractor, data)
+    card = modules.build_card(config, {"architecture": "x", "backbone": "y"}, extractor, data)
     each = [{**config, "seed": config["seed"] + place} for place in range(config["seeds"])]
-    heads = assembly.build_heads(each, data.feature_shape, card)
-    trainer = assembly.build_trainer(config, folder)
+    heads = modules.build_heads(each, data.feature_shape, card)
+    trainer = training.build_trainer(config, folder)
     trainer.callbacks.insert(0, watcher)
     with preemption.listening():
-        assembly.fit_heads(trainer, heads, data, folder)
+        training.fit_heads(trainer, heads, data, folder)
     module = heads[0] if len(heads) == 1 else torch.nn.ModuleList(heads)
     return module, trainer, epochs(read(folder.journal.path))
 

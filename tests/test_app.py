@@ -18,9 +18,21 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 from safetensors.numpy import save_file
 
-from likeness import assembly, labelling
+from likeness import labelling
+from likeness.assembly import (
+    baselines,
+    extracting,
+    filling,
+    modules,
+    projecting,
+    reporting,
+    scoring,
+    splitting,
+    training,
+)
 from likeness.commands import project, weights
-from likeness.config import checked, composed, register
+from likeness.config.checking import checked
+from likeness.config.composing import composed, register
 from likeness.errors import LikenessError
 from likeness.features.datamodule import FeatureData
 from likeness.features.extraction import Features
@@ -47,15 +59,15 @@ def trained(place: Path, *overrides: str) -> Path:
         data = ("data=folder", f"data.root={place / 'photos'}", f"paths.store={place / 'store'}")
         config = checked(compose("train", [*data, *SMALL, *QUICK, *overrides]))
     folder = RunFolder(place / "run", config)
-    trainer = assembly.build_trainer(config, folder)
-    extractor = assembly.build_extractor(config)
-    data = assembly.build_data(config, assembly.find_features(config, extractor))
-    card = assembly.build_card(config, {"architecture": "dense", "backbone": "random"}, extractor, data)
-    module = assembly.build_head(config, data.feature_shape, card)
-    assembly.fit(trainer, module, data, folder)
-    methods = assembly.fit_methods(module, data, config["seed"], folder)
-    results = assembly.score_splits(methods, data, ("val", "test"), None, config["metric"])
-    assembly.write_results(results, module, data, folder, trainer)
+    trainer = training.build_trainer(config, folder)
+    extractor = extracting.build_extractor(config)
+    data = splitting.build_data(config, extracting.find_features(config, extractor))
+    card = modules.build_card(config, {"architecture": "dense", "backbone": "random"}, extractor, data)
+    module = modules.build_head(config, data.feature_shape, card)
+    training.fit(trainer, module, data, folder)
+    methods = baselines.fit_methods(module, data, config["seed"], folder)
+    results = scoring.score_splits(methods, data, ("val", "test"), None, config["metric"])
+    reporting.write_results(results, module, data, folder, trainer)
     (folder.path / "status.json").write_text('{"state": "done"}')
     return folder.path
 
@@ -163,18 +175,18 @@ def drawn(labels: list[str | None], splits: list[str]) -> FeatureData:
 
 def test_a_split_without_a_labelled_picture_is_named_and_left_out(caplog):
     data = drawn(["a", "b"] * 4, ["train"] * 4 + ["test"] * 4)
-    found = assembly._drawn(data, ["train", "val", "test"], [3.0], 3000)
+    found = projecting._drawn(data, ["train", "val", "test"], [3.0], 3000)
     assert list(found) == [Drawn("train", 4, 4), Drawn("test", 4, 4)]
     assert "val has no labelled picture and is left out" in caplog.text
     with pytest.raises(LikenessError, match="no labelled picture in val") as refusal:
-        assembly._drawn(data, ["val"], [3.0], 3000)
+        projecting._drawn(data, ["val"], [3.0], 3000)
     assert refusal.value.code == "DATA-SPLIT"
 
 
 def test_fewer_pictures_than_a_map_needs_are_refused_at_any_perplexity():
     data = drawn(["a", "b", "a", "b", "a", "b", "a"], ["train"] * 4 + ["test"] * 3)
     with pytest.raises(LikenessError, match="needs at least 4 pictures"):
-        assembly._drawn(data, ["test"], [1.0], 3000)
+        projecting._drawn(data, ["test"], [1.0], 3000)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +214,7 @@ def test_fewer_pictures_than_a_map_needs_are_refused_at_any_perplexity():
     ],
 )
 def test_a_wrong_option_is_refused_before_anything_is_opened(monkeypatch, words, told):
-    monkeypatch.setattr(assembly, "project_run", lambda *_: pytest.fail("it was opened"))
+    monkeypatch.setattr(projecting, "project_run", lambda *_: pytest.fail("it was opened"))
     done = called("project", *words)
     assert done.code == 78
     assert done.err.startswith("ERROR [CONFIG] 1 fault in the options.")
@@ -219,7 +231,7 @@ def test_all_faults_are_told_at_once():
 
 def test_options_are_read_and_the_others_have_their_defaults(monkeypatch):
     asked = []
-    monkeypatch.setattr(assembly, "project_run", lambda *given: asked.append(given) or ({}, "title"))
+    monkeypatch.setattr(projecting, "project_run", lambda *given: asked.append(given) or ({}, "title"))
     monkeypatch.setattr("likeness.reports.projection_grid.show_divergences", lambda *_: None)
     assert called("project", "run=a=b").code == 0
     given = ("perplexity=[2, 7.5]", "split=all", "rows=9", "out=c")
@@ -274,7 +286,7 @@ def test_help_answers_before_anything_heavy_is_imported():
 
 @pytest.mark.parametrize("text", ["2/2", "-1/2", "x", "1", "0/0", "1/2/3", "0.5/2", "0/1234567"])
 def test_what_is_no_share_is_refused(monkeypatch, text):
-    monkeypatch.setattr(assembly, "fill_store", lambda *_: pytest.fail("it was filled"))
+    monkeypatch.setattr(filling, "fill_store", lambda *_: pytest.fail("it was filled"))
     done = called("extract", "data=folder", "data.root=none", f"shard={text}")
     assert done.code == 78
     assert f"shard: {text!r} is no share i/n with 0 ≤ i < n: of four these are 0/4, 1/4, 2/4 and 3/4" in done.err
@@ -310,7 +322,7 @@ def test_an_extraction_fills_the_store_for_training_and_does_nothing_else(run, t
     rest = called("extract", *words).out
     assert rest.startswith(f"share 0/1: {first[1]} rows found, {36 - int(first[1])} computed, 0 bad pictures")
     config = checked(composed(words))
-    features = assembly.find_features(config, assembly.build_extractor(config))
+    features = extracting.find_features(config, extracting.build_extractor(config))
     assert (features.computed, features.reused) == (0, 36)
     assert [path.name for path in tmp_path.iterdir()] == ["store"]
 
@@ -331,7 +343,7 @@ def test_an_extraction_shows_its_options():
 
 
 def test_options_without_the_checkout_are_refused(monkeypatch, tmp_path):
-    monkeypatch.setattr("likeness.config.__file__", str(tmp_path / "src" / "likeness" / "config.py"))
+    monkeypatch.setattr("likeness.config.checkout.__file__", str(tmp_path / "src/likeness/config/checkout.py"))
     done = called("extract")
     assert done.code == 78
     assert str(tmp_path / "conf") in done.err

@@ -23,8 +23,8 @@ MAY_IMPORT = {
     "locking": {"errors", "files"},
     "files": {"errors"},
     "console": {"errors", "files"},
-    "config": SUPPORT,
-    "assembly": {*ROOMS, "runs", "config", *SUPPORT},
+    "config": {"config", *SUPPORT},
+    "assembly": {"assembly", *ROOMS, "runs", "config", *SUPPORT},
     "grid": {*ROOMS, "runs", "config", "assembly", *SUPPORT},
     "doctor": {*ROOMS, "runs", "config", *SUPPORT},
     "outside": {*ROOMS, "config", "assembly", *SUPPORT},
@@ -134,7 +134,7 @@ def relative(path: Path) -> str:
 
 
 def test_the_package_was_found():
-    assert {relative(path).split("/")[0] for path in FILES} >= {*ROOMS, "runs", "config.py", "assembly.py"}
+    assert {relative(path).split("/")[0] for path in FILES} >= {*ROOMS, "runs", "config", "assembly"}
 
 
 def test_every_part_is_in_the_picture():
@@ -162,11 +162,11 @@ WRONG_ARROWS = [
     ("features/a.py", "from .. import assembly", "features/a.py:1 imports likeness.assembly"),
     ("features/a.py", "import_module('likeness.heads.conv')", "features/a.py:1 imports likeness.heads.conv"),
     ("runs/a.py", "from likeness.images.table import Row", "runs/a.py:1 imports likeness.images.table.Row"),
-    ("runs/a.py", "from likeness.config import refused", "runs/a.py:1 imports likeness.config.refused"),
+    ("runs/a.py", "from likeness.config import guard", "runs/a.py:1 imports likeness.config.guard"),
     ("retrieval/a.py", "from likeness.runs import journal", "retrieval/a.py:1 imports likeness.runs.journal"),
-    ("reports/a.py", "from likeness.config import checked", "reports/a.py:1 imports likeness.config.checked"),
+    ("reports/a.py", "from likeness.config import checking", "reports/a.py:1 imports likeness.config.checking"),
     ("errors.py", "from likeness.files import digest", "errors.py:1 imports likeness.files.digest"),
-    ("config.py", "from likeness.heads import dense", "config.py:1 imports likeness.heads.dense"),
+    ("config/a.py", "from likeness.heads import dense", "config/a.py:1 imports likeness.heads.dense"),
     ("cellar/a.py", "from likeness.errors import listed", "cellar/a.py:1 imports likeness.errors.listed"),
 ]
 
@@ -182,7 +182,7 @@ def test_a_wrong_arrow_is_named_with_file_and_line(file, source, told):
         ("heads/a.py", "from likeness.features.datamodule import Split"),
         ("heads/a.py", "from .dense import Dense\nfrom likeness.heads import conv"),
         ("reports/a.py", "from likeness.runs.journal import read"),
-        ("runs/launch.py", "from likeness.config import refused"),
+        ("runs/launch.py", "from likeness.config.refusals import refused"),
         ("images/a.py", "import numpy\nfrom likeness.errors import listed"),
     ],
 )
@@ -226,18 +226,18 @@ def test_calls_on_data_pass():
 def test_an_entry_script_imports_what_is_heavy_inside_its_function_only(script):
     source = (ROOT / script).read_text()
     assert heavy_at_the_top(source) == []
-    assert "from likeness import assembly" in source
+    assert "from likeness.assembly import" in source
 
 
 def test_a_heavy_import_at_the_top_is_seen():
-    source = "import torch\nif x:\n    from likeness import assembly\ndef f():\n    import numpy"
-    assert heavy_at_the_top(source) == ["torch", "likeness.assembly"]
+    source = "import torch\nif x:\n    from likeness.assembly import scoring\ndef f():\n    import numpy"
+    assert heavy_at_the_top(source) == ["torch", "likeness.assembly.scoring"]
 
 
 SLOW = HEAVY | {"beartype", "joblib", "optuna", "submitit", "triton", "wandb"}
 
 
-@pytest.mark.parametrize("names", ["likeness.config, likeness.runs.launch", "likeness.app", "train, evaluate"])
+@pytest.mark.parametrize("names", ["likeness.config.checking, likeness.runs.launch", "likeness.app", "train, evaluate"])
 def test_help_answers_at_once(names):
     """What is reachable at import time is asked of a fresh interpreter."""
     told = loaded_by(f"import {names}")

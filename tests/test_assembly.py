@@ -10,8 +10,9 @@ import torch
 from helpers import ROOT
 from hydra import compose, initialize_config_dir
 
-from likeness import assembly
-from likeness.config import checked, register
+from likeness.assembly import baselines, extracting, modules, reporting, restoring, scoring, training
+from likeness.config.checking import checked
+from likeness.config.composing import register
 from likeness.errors import LikenessError
 from likeness.features.datamodule import FeatureData
 from likeness.features.extraction import Extractor, Features
@@ -81,16 +82,16 @@ def test_every_option_trains_and_is_scored(variant, tmp_path):
     data = drawn(shape)
     extractor = Extractor(Decoder(), Preprocessing(size=8, mean=[0.0] * 3, std=[1.0] * 3), Shaped(shape))
     folder = RunFolder(tmp_path, config)
-    card = assembly.build_card(config, {"architecture": "x", "backbone": "y"}, extractor, data)
-    module = assembly.build_head(config, data.feature_shape, card)
-    trainer = assembly.build_trainer(config, folder)
-    assembly.fit(trainer, module, data, folder)
-    methods = assembly.fit_methods(module, data, 0, folder)
-    results = assembly.score_splits(methods, data, ("val", "test"), None, config["metric"])
-    metrics = assembly.write_results(results, module, data, folder, trainer)
+    card = modules.build_card(config, {"architecture": "x", "backbone": "y"}, extractor, data)
+    module = modules.build_head(config, data.feature_shape, card)
+    trainer = training.build_trainer(config, folder)
+    training.fit(trainer, module, data, folder)
+    methods = baselines.fit_methods(module, data, 0, folder)
+    results = scoring.score_splits(methods, data, ("val", "test"), None, config["metric"])
+    metrics = reporting.write_results(results, module, data, folder, trainer)
     assert metrics["splits"]["test"]["n"] == 20
-    assert 0 <= assembly.validation_value(metrics) <= 1
-    saved = assembly.checkpoint.open_checkpoint(tmp_path / "checkpoints" / "best.ckpt")
+    assert 0 <= reporting.validation_value(metrics) <= 1
+    saved = training.checkpoint.open_checkpoint(tmp_path / "checkpoints" / "best.ckpt")
     for name, value in module.state_dict().items():
         assert torch.equal(saved["state_dict"][name], value), name
 
@@ -101,7 +102,7 @@ def test_a_narrower_pca_of_the_same_rows_is_not_solved_again_and_is_bit_for_bit_
     monkeypatch.setattr(PCA, "fit", lambda pca, batches: solved.append(pca.axes.shape[1]) or fit(pca, batches))
     for width, known_by in ((5, ("a", "b")), (3, ("a", "b")), (5, ("a", "b")), (6, ("a", "b")), (2, ("a", "c"))):
         fitted, alone = PCA((9,), width), PCA((9,), width)
-        assembly._fit_pca(fitted, data, known_by)
+        baselines._fit_pca(fitted, data, known_by)
         fit(alone, row_batches(data.training_split()))
         assert torch.equal(fitted.axes, alone.axes)
         assert torch.equal(fitted.mean, alone.mean)
@@ -120,9 +121,9 @@ def test_the_same_seed_gives_the_same_numbers_whatever_ran_before(tmp_path):
         data = drawn((9,))
         extractor = Extractor(Decoder(), Preprocessing(size=8, mean=[0.0] * 3, std=[1.0] * 3), Shaped((9,)))
         folder = RunFolder(tmp_path / str(attempt), config)
-        card = assembly.build_card(config, {"architecture": "x", "backbone": "y"}, extractor, data)
-        module = assembly.build_head(config, data.feature_shape, card)
-        assembly.fit(assembly.build_trainer(config, folder), module, data, folder)
+        card = modules.build_card(config, {"architecture": "x", "backbone": "y"}, extractor, data)
+        module = modules.build_head(config, data.feature_shape, card)
+        training.fit(training.build_trainer(config, folder), module, data, folder)
         states.append(module.state_dict())
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
@@ -135,7 +136,7 @@ def test_a_run_beside_a_slurm_is_not_told_to_use_srun(tmp_path, monkeypatch):
         config = checked(compose("train", ["logger=none", "trainer.accelerator=cpu"]))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assembly.build_trainer(config, RunFolder(tmp_path, config))
+        training.build_trainer(config, RunFolder(tmp_path, config))
 
 
 def test_a_head_of_bf16_features_gets_them_and_no_others(tmp_path):
@@ -147,13 +148,13 @@ def test_a_head_of_bf16_features_gets_them_and_no_others(tmp_path):
     evaluation = {"backbone": {"weights": None}, "extraction": {**config["extraction"], "device": "cpu"}}
     for own, other in (("bf16", "fp32"), ("fp32", "bf16")):
         config["backbone"]["precision"] = own
-        extractor = assembly.build_extractor({**config, "extraction": evaluation["extraction"]})
-        card = assembly.build_card(config, {"architecture": "x", "backbone": "y"}, extractor, data)
-        head = assembly.build_head(config, data.feature_shape, card)
-        assembly._write_head(head, tmp_path / "best.ckpt")
-        assert assembly.restore(tmp_path / "best.ckpt", evaluation)[1].backbone.precision == own
+        extractor = extracting.build_extractor({**config, "extraction": evaluation["extraction"]})
+        card = modules.build_card(config, {"architecture": "x", "backbone": "y"}, extractor, data)
+        head = modules.build_head(config, data.feature_shape, card)
+        training._write_head(head, tmp_path / "best.ckpt")
+        assert restoring.restore(tmp_path / "best.ckpt", evaluation)[1].backbone.precision == own
         head.card["backbone"]["precision"] = other
-        assembly._write_head(head, tmp_path / "best.ckpt")
+        training._write_head(head, tmp_path / "best.ckpt")
         with pytest.raises(LikenessError, match="features that this head was trained on") as refusal:
-            assembly.restore(tmp_path / "best.ckpt", evaluation)
+            restoring.restore(tmp_path / "best.ckpt", evaluation)
         assert "backbone.precision: trained with" in refusal.value.where

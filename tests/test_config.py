@@ -12,9 +12,17 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from likeness import assembly  # noqa: F401 - every room is imported here, so that a test can see what else is
-from likeness import config as configs
-from likeness.config import allowed, checked, faults, files_of, recorded, refused, register, restored
+from likeness.assembly import (  # noqa: F401 - every room is imported here, so that a test can see what else is
+    filling,
+    projecting,
+    reporting,
+)
+from likeness.config import targets
+from likeness.config.checking import checked
+from likeness.config.composing import register
+from likeness.config.nodes import faults
+from likeness.config.refusals import refused
+from likeness.config.targets import allowed, files_of, recorded, restored
 from likeness.errors import LikenessError
 from likeness.runs import launch  # noqa: F401 - the same
 
@@ -331,9 +339,9 @@ HOSTILE = [
     "hydra.utils.get_method",
     "logging.os.system",
     "likeness.__version__",
-    "likeness.config.register",
-    "likeness.config.importlib.import_module",
-    "likeness.assembly.build",
+    "likeness.config.composing.register",
+    "likeness.config.targets.importlib.import_module",
+    "likeness.assembly.building.build",
     "likeness.files.os.system",
     "likeness.files.write_atomic",
     "likeness.heads.dense.torch.load",
@@ -407,7 +415,7 @@ def watched(tmp_path, monkeypatch, plugins):
         asked.append(name)
         return importlib.import_module(name)
 
-    monkeypatch.setattr(configs, "importlib", SimpleNamespace(import_module=import_module))
+    monkeypatch.setattr(targets, "importlib", SimpleNamespace(import_module=import_module))
     before = packages()
     yield asked
     assert packages() == before
@@ -420,7 +428,7 @@ def test_a_hostile_target_is_refused_and_nothing_outside_the_rooms_is_imported(t
     with pytest.raises(LikenessError) as caught:
         allowed(target)
     assert (caught.value.code, caught.value.exit_code) == ("CONFIG-TARGET", 78)
-    assert [name for name in watched if name.split(".")[:2] not in (["likeness", room] for room in configs.ROOMS)] == []
+    assert [name for name in watched if name.split(".")[:2] not in (["likeness", room] for room in targets.ROOMS)] == []
 
 
 EVIL = {"_target_": "hostile_module.run"}

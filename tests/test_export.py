@@ -20,8 +20,9 @@ from small_model import SIZE, SmallNetwork, modelled
 from test_app import trained
 
 import likeness
-from likeness import assembly, export, onnx_file
-from likeness.config import Extraction
+from likeness import export, onnx_file
+from likeness.assembly import extracting, restoring
+from likeness.config.schema import Extraction
 from likeness.errors import LikenessError
 from likeness.features.backbone import Backbone, state_of
 from likeness.heads.conv import Conv
@@ -77,7 +78,7 @@ def test_an_exported_model_is_its_run_without_the_run_and_its_weights(run, expor
     """Same identity, same codes to the last bit; so an index that is bound to the run takes the file."""
     original = likeness.load(run)
     codes = original.encode(pictures)
-    monkeypatch.setattr(assembly, "_last_extractor", None)  # nothing of the run may be of use
+    monkeypatch.setattr(extracting, "_last_extractor", None)  # nothing of the run may be of use
     with pytest.MonkeyPatch.context() as gone:
         gone.chdir(exported.parent)
         hidden = [(path, path.with_name(f"gone-{path.name}")) for path in (run, place / "own.safetensors")]
@@ -117,13 +118,13 @@ def test_the_same_model_is_the_same_file(run, exported, tmp_path):
 def test_an_exported_model_can_be_scored_where_the_pictures_are_named(run, exported, place):
     """A checkpoint is opened by the same function; its pictures are not where the file says, for it says nothing."""
     overrides = {"backbone": {}, "extraction": {"device": "cpu"}}
-    _, extractor, card = assembly.restore(exported, overrides)
+    _, extractor, card = restoring.restore(exported, overrides)
     given = {"split": None, "metric": {}, "paths": {"store": str(place / "store")}}
     with pytest.raises(LikenessError, match="1 fault in the config") as caught:
-        assembly.as_trained({**given, "data": {}}, card)
+        restoring.as_trained({**given, "data": {}}, card)
     assert caught.value.where == "data.root: missing, ImageFolder needs it"
-    config = assembly.as_trained({**given, "data": {"root": str(place / "photos")}}, card)
-    features = assembly.find_features({**config, "extraction": asdict(Extraction())}, extractor)
+    config = restoring.as_trained({**given, "data": {"root": str(place / "photos")}}, card)
+    features = extracting.find_features({**config, "extraction": asdict(Extraction())}, extractor)
     assert features.computed == 0
 
 

@@ -21,8 +21,9 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from hydra_plugins import likeness_launchers
-from likeness import app, assembly, grid
-from likeness.config import register
+from likeness import app, grid
+from likeness.assembly import extracting
+from likeness.config.composing import register
 from likeness.errors import LikenessError
 from likeness.features.extraction import Cost
 from likeness.reports.dry_run import dry_run_table
@@ -262,8 +263,8 @@ def test_a_signal_while_a_grid_is_extracted_waits_for_the_batch(monkeypatch):
 
     kept = []
     monkeypatch.setattr(grid, "distinct_extractors", lambda jobs: [({}, 1)])
-    monkeypatch.setattr(assembly, "build_extractor", lambda config: "a batch")
-    monkeypatch.setattr(assembly, "find_features", find)
+    monkeypatch.setattr(extracting, "build_extractor", lambda config: "a batch")
+    monkeypatch.setattr(extracting, "find_features", find)
     with pytest.raises(preemption.Preempted, match="features and checkpoints are kept"):
         grid.extract_once([])
     assert kept == ["a batch"]

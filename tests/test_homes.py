@@ -8,8 +8,10 @@ from helpers import ROOT, called, draw_striped
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from likeness import assembly, homes
-from likeness.config import checked, register
+from likeness import homes
+from likeness.assembly import baselines, extracting, modules, splitting, training
+from likeness.config.checking import checked
+from likeness.config.composing import register
 from likeness.reports.homes import RULES
 from likeness.retrieval import homes as pooling
 from likeness.runs.folder import RunFolder
@@ -25,12 +27,12 @@ def trained(place: Path, *options: str) -> Path:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = checked(compose("train", [*data, *small, "architecture.width=4", "logger=none", *options]))
     folder = RunFolder(place / "run", config)
-    extractor = assembly.build_extractor(config)
-    data = assembly.build_data(config, assembly.find_features(config, extractor))
-    card = assembly.build_card(config, {"architecture": "pca", "backbone": "random"}, extractor, data)
-    module = assembly.build_head(config, data.feature_shape, card)
-    assembly.fit(assembly.build_trainer(config, folder), module, data, folder)
-    assembly.fit_methods(module, data, config["seed"], folder)
+    extractor = extracting.build_extractor(config)
+    data = splitting.build_data(config, extracting.find_features(config, extractor))
+    card = modules.build_card(config, {"architecture": "pca", "backbone": "random"}, extractor, data)
+    module = modules.build_head(config, data.feature_shape, card)
+    training.fit(training.build_trainer(config, folder), module, data, folder)
+    baselines.fit_methods(module, data, config["seed"], folder)
     return folder.path
 
 
@@ -114,14 +116,14 @@ def test_other_pictures_are_scored_whole_with_their_own_pattern(run, tmp_path):
     ],
 )
 def test_what_cannot_be_scored_is_refused_before_a_picture_is_looked_at(run, monkeypatch, options, code, told):
-    monkeypatch.setattr(assembly, "find_features", lambda *_: pytest.fail("pictures were looked at"))
+    monkeypatch.setattr(extracting, "find_features", lambda *_: pytest.fail("pictures were looked at"))
     done = called("homes", f"run={run}", "split=all", *options)
     assert done.code == code
     assert told in done.err
 
 
 def test_homes_of_one_picture_each_are_refused(run, monkeypatch, tmp_path):
-    monkeypatch.setattr(assembly, "find_features", lambda *_: pytest.fail("pictures were looked at"))
+    monkeypatch.setattr(extracting, "find_features", lambda *_: pytest.fail("pictures were looked at"))
     for i, name in enumerate(KINDS):
         draw_striped(tmp_path / "others" / name / f"villa{i}.png", 4, i)
     done = called("homes", f"run={run}", f"data={tmp_path / 'others'}", r"home_pattern=villa\d")

@@ -7,7 +7,8 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from likeness import assembly, outside
+from likeness import outside
+from likeness.assembly import extracting, scoring
 from likeness.errors import LikenessError
 from likeness.features.datamodule import FeatureData
 from likeness.features.extraction import Extractor, Features
@@ -97,7 +98,7 @@ def test_a_class_that_is_left_out_is_outside_and_no_gallery():
 def test_hits_are_those_of_the_gallery_that_is_left_and_rise_with_fewer_answers():
     data = drawn()
     found = scored(data, config(left_out=["c"]))
-    whole = assembly.score_splits(METHODS, data, ["test"], "train", METRIC).scores["test"]["frozen"]
+    whole = scoring.score_splits(METHODS, data, ["test"], "train", METRIC).scores["test"]["frozen"]
     kept = whole.labels != 2
     hits = found.scored["frozen"].hits[1]
     assert len(hits) == int(kept.sum())
@@ -147,7 +148,7 @@ def test_a_folder_is_outside_and_its_homes_are_those_of_the_same_name(tmp_path, 
     data = drawn(homes=True)
     folder = folder_of(tmp_path / "others", ["home080.jpg", "home200.jpg", "none.jpg"])
     rows = np.random.default_rng(5).normal(size=(3, 6))
-    monkeypatch.setattr(assembly, "features_of", lambda table, *_: features(table, rows))
+    monkeypatch.setattr(extracting, "features_of", lambda table, *_: features(table, rows))
     asked = config(outside=str(folder)) | {"data": {"home_pattern": r"home\d+"}}
     found = scored(data, asked)
     train = data.features.table.splits == "train"
@@ -168,7 +169,7 @@ def test_pictures_of_the_gallery_are_not_outside(tmp_path, monkeypatch):
         found.keys[1] = data.features.keys[5]
         return found
 
-    monkeypatch.setattr(assembly, "features_of", copies)
+    monkeypatch.setattr(extracting, "features_of", copies)
     with pytest.raises(LikenessError, match=r"1 of 2 pictures of rejection.outside are in the gallery") as refusal:
         scored(data, config(outside=str(folder)))
     assert refusal.value.where == "b.jpg"

@@ -16,8 +16,8 @@ from helpers import ROOT, draw_striped
 from hydra import compose, initialize_config_dir
 from rich.console import Console
 
-from likeness import assembly
-from likeness import config as configs
+from likeness.assembly import baselines, extracting, modules, reporting, restoring, scoring, splitting, training
+from likeness.config import checking, composing, schema
 from likeness.errors import LikenessError
 from likeness.reports.jobs import find_jobs
 from likeness.reports.page import page_content
@@ -46,9 +46,9 @@ SMALL = (
 
 
 def composed(*overrides: str) -> list[dict[str, Any]]:
-    configs.register()
+    composing.register()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        return configs.of_each_seed(compose("train", list(overrides)))
+        return checking.of_each_seed(compose("train", list(overrides)))
 
 
 def trained(folder: Path, *overrides: str, small: Sequence[str] = SMALL) -> SimpleNamespace:
@@ -58,16 +58,16 @@ def trained(folder: Path, *overrides: str, small: Sequence[str] = SMALL) -> Simp
         "data=folder", f"data.root={place / 'photos'}", f"paths.store={place / 'store'}", *small, *overrides
     )
     config, run = each[0], RunFolder(folder, each[0])
-    trainer = assembly.build_trainer(config, run)
-    extractor = assembly.build_extractor(config)
-    data = assembly.build_data(config, assembly.find_features(config, extractor))
-    card = assembly.build_card(config, {"architecture": "dense", "backbone": "random"}, extractor, data)
-    heads = assembly.build_heads(each, data.feature_shape, card)
-    learned = assembly.fit_heads(trainer, heads, data, run)
-    methods = assembly.fit_methods(heads[0], data, config["seed"], run, heads[1:])
-    results = assembly.score_splits(methods, data, ("val", "test"), None, config["metric"])
-    by_seed = assembly.score_seeds(heads, learned, results, data, config["metric"])
-    metrics = assembly.write_results(results, heads[0], data, run, trainer, by_seed)
+    trainer = training.build_trainer(config, run)
+    extractor = extracting.build_extractor(config)
+    data = splitting.build_data(config, extracting.find_features(config, extractor))
+    card = modules.build_card(config, {"architecture": "dense", "backbone": "random"}, extractor, data)
+    heads = modules.build_heads(each, data.feature_shape, card)
+    learned = training.fit_heads(trainer, heads, data, run)
+    methods = baselines.fit_methods(heads[0], data, config["seed"], run, heads[1:])
+    results = scoring.score_splits(methods, data, ("val", "test"), None, config["metric"])
+    by_seed = scoring.score_seeds(heads, learned, results, data, config["metric"])
+    metrics = reporting.write_results(results, heads[0], data, run, trainer, by_seed)
     status = {"state": "done", "job": int(folder.name), "overrides": list(overrides)}
     (folder / "status.json").write_text(json.dumps(status))
     return SimpleNamespace(path=folder, metrics=metrics, heads=heads)
@@ -75,14 +75,14 @@ def trained(folder: Path, *overrides: str, small: Sequence[str] = SMALL) -> Simp
 
 def evaluated(checkpoint: Path, store: Path) -> dict[str, Any]:
     """The splits of ``evaluate.py checkpoint=FILE``."""
-    paths = configs.Paths(store=str(store))
-    config = asdict(configs.Evaluate(data={}, backbone={}, checkpoint=str(checkpoint), paths=paths))
-    module, extractor, card = assembly.restore(assembly.checkpoint_path(config), config)
-    config = assembly.as_trained(config, card)
-    data = assembly.build_data(config, assembly.find_features(config, extractor))
-    methods = assembly.read_methods(module, data, config["splits"], card, checkpoint.parent)
-    scores = assembly.score_splits(methods, data, config["splits"], None, config["metric"]).scores
-    return {split: assembly.compare(found, data.classes, (1, 3)) for split, found in scores.items()}
+    paths = schema.Paths(store=str(store))
+    config = asdict(schema.Evaluate(data={}, backbone={}, checkpoint=str(checkpoint), paths=paths))
+    module, extractor, card = restoring.restore(restoring.checkpoint_path(config), config)
+    config = restoring.as_trained(config, card)
+    data = splitting.build_data(config, extracting.find_features(config, extractor))
+    methods = baselines.read_methods(module, data, config["splits"], card, checkpoint.parent)
+    scores = scoring.score_splits(methods, data, config["splits"], None, config["metric"]).scores
+    return {split: reporting.compare(found, data.classes, (1, 3)) for split, found in scores.items()}
 
 
 @pytest.fixture(scope="module")
@@ -121,15 +121,15 @@ def test_the_metrics_of_the_job_are_those_of_its_first_seed(together, alone):
 
 def test_every_seed_has_the_checkpoint_and_the_queries_of_its_single_run(together, alone):
     for seed, single in zip((5, 6, 7), alone, strict=True):
-        kept = assembly.checkpoint.open_checkpoint(together.path / "checkpoints" / f"seed-{seed}.ckpt")
-        other = assembly.checkpoint.open_checkpoint(single.path / "checkpoints" / "best.ckpt")
+        kept = training.checkpoint.open_checkpoint(together.path / "checkpoints" / f"seed-{seed}.ckpt")
+        other = training.checkpoint.open_checkpoint(single.path / "checkpoints" / "best.ckpt")
         assert kept["likeness"] == other["likeness"]
         assert kept["state_dict"].keys() == other["state_dict"].keys()
         for name, value in other["state_dict"].items():
             torch.testing.assert_close(kept["state_dict"][name], value, atol=1e-5, rtol=1e-5)
         name = "queries.csv" if seed == 5 else f"queries-seed-{seed}.csv"
         assert ranks(together.path / name) == ranks(single.path / "queries.csv")
-    first = assembly.checkpoint.open_checkpoint(together.path / "checkpoints" / "best.ckpt")
+    first = training.checkpoint.open_checkpoint(together.path / "checkpoints" / "best.ckpt")
     assert first["likeness"]["seed"] == 5
 
 
@@ -161,7 +161,7 @@ def test_the_mean_has_students_interval(together):
         assert (found["value"], found["low"], found["high"]) == pytest.approx(
             (mean, mean - half, mean + half), abs=1e-4
         )
-    assert assembly.validation_value(together.metrics) == pytest.approx(
+    assert reporting.validation_value(together.metrics) == pytest.approx(
         together.metrics["over_seeds"]["val"]["head"]["hit@1"]["value"]
     )
 
@@ -293,9 +293,9 @@ def test_a_closed_form_that_follows_the_seed_is_fitted_for_each(tmp_path, sweep)
 
 def test_a_closed_form_that_does_not_is_fitted_once(tmp_path, sweep, monkeypatch):
     (tmp_path / "photos").symlink_to(sweep / "photos")
-    fitted, fit = [], assembly.Autoencoder.fit_closed_form
+    fitted, fit = [], modules.Autoencoder.fit_closed_form
     monkeypatch.setattr(
-        assembly.Autoencoder, "fit_closed_form", lambda self, split: fitted.append(self.seed) or fit(self, split)
+        modules.Autoencoder, "fit_closed_form", lambda self, split: fitted.append(self.seed) or fit(self, split)
     )
     job = trained(tmp_path / "0", "architecture=pca", "architecture.width=4", "seeds=3", small=CLOSED)
     assert fitted == [0]

@@ -17,8 +17,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 from test_assembly import Shaped
 
-from likeness import assembly
-from likeness.config import checked, register
+from likeness.assembly import baselines, building, modules, reporting, scoring, training
+from likeness.config.checking import checked
+from likeness.config.composing import register
 from likeness.features.datamodule import FeatureData
 from likeness.features.extraction import Extractor, Features
 from likeness.heads.autoencoder import Autoencoder
@@ -117,10 +118,10 @@ def drawn(rows: int = 150) -> FeatureData:
 
 def prepared(config: dict[str, Any], data: FeatureData, path: Path) -> tuple[Autoencoder, pl.Trainer, RunFolder]:
     extractor = Extractor(Decoder(), Preprocessing(size=8, mean=[0.0] * 3, std=[1.0] * 3), Shaped((WIDTH,)))
-    card = assembly.build_card(config, {"architecture": "x", "backbone": "y"}, extractor, data)
+    card = modules.build_card(config, {"architecture": "x", "backbone": "y"}, extractor, data)
     folder = RunFolder(path, config)
-    module = assembly.build_head(config, data.feature_shape, card)
-    return module, assembly.build_trainer(config, folder), folder
+    module = modules.build_head(config, data.feature_shape, card)
+    return module, training.build_trainer(config, folder), folder
 
 
 def test_the_published_figures_are_those_of_the_thesis():
@@ -248,10 +249,10 @@ def test_a_sweep_composes_with_every_value_of_its_grid(path):
 def test_a_row_trains_and_is_scored(name, protocol, tmp_path):
     config, data = config_of(name, protocol, max_epochs=1), drawn()
     module, trainer, folder = prepared(config, data, tmp_path)
-    assembly.fit(trainer, module, data, folder)
-    methods = assembly.fit_methods(module, data, 0, folder)
-    results = assembly.score_splits(methods, data, ("val", "test"), None, config["metric"])
-    metrics = assembly.write_results(results, module, data, folder, trainer)
+    training.fit(trainer, module, data, folder)
+    methods = baselines.fit_methods(module, data, 0, folder)
+    results = scoring.score_splits(methods, data, ("val", "test"), None, config["metric"])
+    metrics = reporting.write_results(results, module, data, folder, trainer)
     for split in SPLITS:
         assert metrics["splits"][split]["n"] == 30
         assert {"hit@1", "hit@5", "published_top5"} <= metrics["splits"][split]["head"].keys()
@@ -261,7 +262,7 @@ def test_a_row_trains_and_is_scored(name, protocol, tmp_path):
     else:
         assert metrics["widths"] == [round(width * WIDTH / whole) for width in widths]
         assert metrics["epochs"] == 1
-    saved = assembly.checkpoint.open_checkpoint(tmp_path / "checkpoints" / "best.ckpt")["state_dict"]
+    saved = training.checkpoint.open_checkpoint(tmp_path / "checkpoints" / "best.ckpt")["state_dict"]
     assert saved.keys() == module.state_dict().keys()
     for part, value in module.state_dict().items():
         assert torch.equal(saved[part], value), part
@@ -273,7 +274,7 @@ def test_a_row_trains_and_is_scored(name, protocol, tmp_path):
 def test_imagenet_is_divided_by_255_as_published_alone(network, scheme, protocol):
     config = composed(f"table5_{network}_{scheme}", f"protocol={protocol}")
     rgb = np.array([200, 30, 90], np.uint8)
-    found = assembly.build(config["preprocessing"]).normalize(torch.from_numpy(rgb).view(1, 1, 1, 3)).flatten()
+    found = building.build(config["preprocessing"]).normalize(torch.from_numpy(rgb).view(1, 1, 1, 3)).flatten()
     means = {"imagenet": IMAGENET, "places": PLACES}
     expected = rgb / 255 if scheme == "simple" else rgb[::-1] - np.array(means[scheme])
     if scheme == "imagenet" and protocol == "as_published":
@@ -286,7 +287,7 @@ def test_imagenet_is_divided_by_255_as_published_alone(network, scheme, protocol
 def test_a_sigmoid_on_features_that_nobody_scaled_cannot_reach_them(protocol, tmp_path):
     data = drawn()
     module, trainer, folder = prepared(config_of("table3_512", protocol, max_epochs=20), data, tmp_path)
-    assembly.fit(trainer, module, data, folder)
+    training.fit(trainer, module, data, folder)
     raw = data.training_split().rows
     assert (raw > 1).float().mean() > 0.3
     with torch.no_grad():
@@ -321,7 +322,7 @@ def inputs_by_row(name: str, protocol: str, path: Path) -> tuple[dict[str, dict[
 
     module.objective = seen
     module.noise.register_forward_hook(drawn_again)
-    assembly.fit(trainer, module, data, folder)
+    training.fit(trainer, module, data, folder)
     assert (len(given["train"]), len(given["val"])) == (90, 30)
     assert all(len(after) == 2 for rows in given.values() for after in rows.values())
     return given, draws
@@ -372,10 +373,10 @@ def test_ten_epochs_of_patience_and_the_last_weights_or_the_best(protocol, score
     module, trainer, folder = prepared(config_of("table3_2048", protocol), data, tmp_path)
     spoiled = Spoiled()
     trainer.callbacks.insert(0, spoiled)
-    assembly.fit(trainer, module, data, folder)
+    training.fit(trainer, module, data, folder)
     assert len(spoiled.losses) == trainer.current_epoch == 11
     assert min(spoiled.losses) == spoiled.losses[0] < spoiled.losses[-1]
-    saved = assembly.checkpoint.open_checkpoint(tmp_path / "checkpoints" / "best.ckpt")["state_dict"]
+    saved = training.checkpoint.open_checkpoint(tmp_path / "checkpoints" / "best.ckpt")["state_dict"]
     other = spoiled.states[0 if scored else -1]
     for part, value in module.state_dict().items():
         assert torch.equal(value, spoiled.states[scored][part]), part
@@ -406,7 +407,7 @@ def test_the_published_top_5_are_ranks_2_to_6(angles, right, hit_at_5, top5):
 @pytest.mark.parametrize("name", FITTED)
 def test_the_optimizer_and_the_limits_are_those_of_keras(name, protocol):
     config = composed(name, f"protocol={protocol}")
-    optimizer = assembly.build(config["optimizer"])([torch.nn.Parameter(torch.zeros(1))])
+    optimizer = building.build(config["optimizer"])([torch.nn.Parameter(torch.zeros(1))])
     assert type(optimizer) is torch.optim.Adadelta
     assert (optimizer.defaults["lr"], optimizer.defaults["rho"], optimizer.defaults["weight_decay"]) == (1.0, 0.95, 0.0)
     assert config["scheduler"] is None
@@ -426,7 +427,7 @@ def test_the_optimizer_and_the_limits_are_those_of_keras(name, protocol):
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_the_extra_row_has_an_elu_code_and_published_a_softmax_output(protocol):
     rows = drawn().training_split().rows
-    module = assembly.build_head(config_of("extra_fc1_deeper_softmax", protocol), (WIDTH,))
+    module = modules.build_head(config_of("extra_fc1_deeper_softmax", protocol), (WIDTH,))
     module.scaling.fit(lambda: [rows])
     with torch.no_grad():
         module.head.encoder[-1].weight *= 100
@@ -441,7 +442,7 @@ def test_the_extra_row_has_an_elu_code_and_published_a_softmax_output(protocol):
 def test_a_code_after_relu_is_never_negative():
     rows = drawn().training_split().rows
     for protocol in PROTOCOLS:
-        module = assembly.build_head(config_of("table3_512", protocol), (WIDTH,))
+        module = modules.build_head(config_of("table3_512", protocol), (WIDTH,))
         module.scaling.fit(lambda: [rows])
         with torch.no_grad():
             code = module.encode(rows)

@@ -13,7 +13,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, open_dict
 
-from likeness.config import checked
+from likeness.config.checking import checked
 from likeness.console import progress, terminal
 from likeness.errors import LikenessError
 from likeness.files import canonical_json
@@ -214,11 +214,11 @@ def distinct_extractors(jobs: Sequence[Job]) -> list[tuple[dict[str, Any], int]]
 def extract_once(jobs: Sequence[Job]) -> None:
     """Compute what the store lacks, an extractor at a time. One that fails is told; its jobs will say the same."""
     for config, _ in distinct_extractors(jobs):
-        from likeness import assembly  # slow to import, and a grid that is done does without
+        from likeness.assembly import extracting  # slow to import, and a grid that is done does without
 
         try:
             with preemption.listening():
-                assembly.find_features(config, assembly.build_extractor(config))
+                extracting.find_features(config, extracting.build_extractor(config))
         except LikenessError as error:
             log.error("%s", error)
 
@@ -242,9 +242,9 @@ def _show_dry_run(jobs: Sequence[Job], folder: Path) -> None:
 def _costs(jobs: Sequence[Job]) -> list[tuple["Cost", int]]:
     if not (extractors := distinct_extractors(jobs)):
         return []
-    from likeness import assembly
+    from likeness.assembly import extracting
 
-    return [(assembly.extraction_cost(config), shared) for config, shared in extractors]
+    return [(extracting.extraction_cost(config), shared) for config, shared in extractors]
 
 
 def _remove_empty(folder: Path) -> None:

@@ -11,8 +11,8 @@ from jaxtyping import Bool
 from PIL.Image import Image
 from torch import Tensor
 
-from likeness import assembly
-from likeness import config as configs
+from likeness.assembly import baselines, building, extracting, restoring, splitting
+from likeness.config import schema
 from likeness.console import progress, terminal
 from likeness.errors import LikenessError
 from likeness.features.extraction import Extractor
@@ -111,19 +111,19 @@ def score_homes(asked: Asked) -> None:
 def _read(asked: Asked, split: str) -> tuple[_Stock, Extractor, Mapping[str, Any]]:
     """The run's methods on the pictures, and its extractor and card."""
     given = {"root": str(asked.data) if asked.data else None, "home_pattern": asked.home_pattern}
-    paths = configs.Paths(store=os.environ.get("LIKENESS_STORE"))
-    config = asdict(configs.Evaluate(data=given, backbone={}, run=str(asked.run), paths=paths))
-    path = assembly.checkpoint_path(config)
-    module, extractor, card = assembly.restore(path, config)
-    config = assembly.as_trained(config, card)
-    _refuse_few(assembly.build(config["data"]).table(), split, max(asked.ks))
-    data = assembly.build_data(config, assembly.find_features(config, extractor))
+    paths = schema.Paths(store=os.environ.get("LIKENESS_STORE"))
+    config = asdict(schema.Evaluate(data=given, backbone={}, run=str(asked.run), paths=paths))
+    path = restoring.checkpoint_path(config)
+    module, extractor, card = restoring.restore(path, config)
+    config = restoring.as_trained(config, card)
+    _refuse_few(building.build(config["data"]).table(), split, max(asked.ks))
+    data = splitting.build_data(config, extracting.find_features(config, extractor))
     table, keys = data.features.table, data.features.keys
     at = np.flatnonzero(_of_split(table, split))
     known = at[table.homes[at] >= 0]
     first = known[np.sort(np.unique(keys[known], axis=0, return_index=True)[1])]
     kept = known if asked.keep_copies else first
-    methods = assembly.read_methods(module, data, [split], card, path.parent)
+    methods = baselines.read_methods(module, data, [split], card, path.parent)
     rows, place = data.split(*_names(split)), np.searchsorted(at, kept)
     codes = {name: codes_of(encode, rows)[place] for name, encode in methods.items()}
     return _Stock(table.take(kept), codes, len(at) - len(known), len(known) - len(first)), extractor, card

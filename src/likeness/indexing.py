@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from likeness import config as configs
-from likeness.assembly import checkpoint_path
+from likeness.assembly.restoring import checkpoint_path
+from likeness.config import schema
 from likeness.console import progress
 from likeness.errors import LikenessError, listed
 from likeness.features.store import positions
@@ -60,7 +60,7 @@ def create(folder: Path, run: Path, *, frozen: bool = False, weights: str | None
         LikenessError: INDEX-EXISTS, and what ``load`` raises.
     """
     model = load(run, weights=weights)
-    config = asdict(configs.Evaluate(data={}, backbone={}, run=str(run)))
+    config = asdict(schema.Evaluate(data={}, backbone={}, run=str(run)))
     path = checkpoint_path(config) if run.is_dir() else run
     used = model.frozen() if frozen else model
     options = model.card["options"]

@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float32, Float64, Int64, UInt8
 from torch import Tensor
 
-from likeness import assembly
-from likeness import config as configs
+from likeness.assembly import baselines, extracting, restoring
+from likeness.config import schema
 from likeness.errors import LikenessError
 from likeness.features.datamodule import FeatureData
 from likeness.features.extraction import Features
@@ -76,14 +76,14 @@ def label(
             now; CONFIG for a ``k`` beyond the labelled pictures; IMG-BAD.
     """
     table = list_pictures(places)  # a wrong name is told before the network is built
-    paths = configs.Paths(store=os.environ.get("LIKENESS_STORE"))
-    config = asdict(configs.Evaluate(data={}, backbone={}, run=str(run), paths=paths))
-    module, extractor, card = assembly.restore(assembly.checkpoint_path(config), config)
-    config = assembly.as_trained(config, card)
-    own = assembly.find_features(config, extractor)
+    paths = schema.Paths(store=os.environ.get("LIKENESS_STORE"))
+    config = asdict(schema.Evaluate(data={}, backbone={}, run=str(run), paths=paths))
+    module, extractor, card = restoring.restore(restoring.checkpoint_path(config), config)
+    config = restoring.as_trained(config, card)
+    own = extracting.find_features(config, extractor)
     _refuse_other_classes(own, card.get("classes"), run)
     voters = _voters(FeatureData(own, 1, 0), split, k, module.encode)
-    asked = assembly.features_of(table, config, extractor, on_bad_image)
+    asked = extracting.features_of(table, config, extractor, on_bad_image)
     rows = FeatureData(asked, 1, 0).split(UNLABELLED)
     codes = codes_of(module.encode, rows) if len(rows) else voters.codes[:0]
     found = _nearest(codes, asked.keys, voters, own.keys, k)
@@ -117,7 +117,7 @@ class _Voters(NamedTuple):
     codes: Float32[Tensor, "g d"]
 
 
-def _voters(data: FeatureData, split: str, k: int, encode: assembly.Encode) -> _Voters:
+def _voters(data: FeatureData, split: str, k: int, encode: baselines.Encode) -> _Voters:
     """Those of the split; a code of zeros is like nothing and has no vote."""
     rows = data.split(*(SPLITS if split == "all" else (split,)))
     codes = codes_of(encode, rows) if len(rows) else torch.empty(0, 1)

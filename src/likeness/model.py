@@ -15,8 +15,8 @@ from jaxtyping import Float32, UInt8
 from PIL import Image
 from torch import Tensor
 
-from likeness import assembly
-from likeness import config as configs
+from likeness.assembly import extracting, restoring
+from likeness.config import schema
 from likeness.console import Advance, progress
 from likeness.errors import LikenessError, listed
 from likeness.features.extraction import Batch, Extractor, Features, looked_at
@@ -147,9 +147,9 @@ def load(path: str | os.PathLike[str], *, weights: str | None = None, device: st
         )
     run, checkpoint = (str(path), None) if path.is_dir() else (None, str(path))
     backbone = {"weights": weights} if weights else {}
-    config = asdict(configs.Evaluate(data={}, backbone=backbone, run=run, checkpoint=checkpoint))
+    config = asdict(schema.Evaluate(data={}, backbone=backbone, run=run, checkpoint=checkpoint))
     config["extraction"]["device"] = device
-    module, extractor, card = assembly.restore(assembly.checkpoint_path(config), config)
+    module, extractor, card = restoring.restore(restoring.checkpoint_path(config), config)
     return Model(extractor, module, card)
 
 
@@ -158,16 +158,16 @@ def stored_features(model: Model, table: ImageTable, on_bad_image: str, store: s
 
     Args:
         on_bad_image: As of ``extract``.
-        store: When left out LIKENESS_STORE, else as ``assembly.store_of``.
+        store: When left out LIKENESS_STORE, else as ``restoring.store_of``.
 
     Raises:
         LikenessError: As ``extract``.
     """
     config = {
-        "paths": {"store": assembly.store_of(model.card, store or os.environ.get("LIKENESS_STORE"))},
-        "extraction": asdict(configs.Extraction(memory_gb=0.0)),
+        "paths": {"store": restoring.store_of(model.card, store or os.environ.get("LIKENESS_STORE"))},
+        "extraction": asdict(schema.Extraction(memory_gb=0.0)),
     }
-    return assembly.features_of(table, config, model.extractor, on_bad_image)
+    return extracting.features_of(table, config, model.extractor, on_bad_image)
 
 
 class Coded(NamedTuple):

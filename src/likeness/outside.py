@@ -15,8 +15,9 @@ import torch
 from jaxtyping import Bool, Int64
 from torch import Tensor
 
-from likeness import assembly
-from likeness.assembly import Config, Encode
+from likeness.assembly import extracting
+from likeness.assembly.baselines import Encode
+from likeness.assembly.building import Config
 from likeness.errors import LikenessError, listed
 from likeness.features.datamodule import FeatureData, Split
 from likeness.features.extraction import Extractor, Features
@@ -116,7 +117,7 @@ def _with_folder(cast: Cast, data: FeatureData, extractor: Extractor, config: Co
     """The cast, and the pictures of the folder from outside; a home of the same name is the same home."""
     folder = Path(config["rejection"]["outside"])
     table = _listed(folder, config["data"].get("home_pattern"))
-    features = assembly.features_of(table, config, extractor, config["data"].get("on_bad_image", "raise"))
+    features = extracting.features_of(table, config, extractor, config["data"].get("on_bad_image", "raise"))
     _refuse_the_gallerys_own(features, data.features, cast)
     strangers = FeatureData(features, 1, 0).split(UNLABELLED)
     count, own = len(strangers), data.features.table

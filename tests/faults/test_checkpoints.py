@@ -10,7 +10,7 @@ import torch
 from faults.checkpoints import ENTRIES, FILES
 from faults.sandbox import Seen, watched
 
-from likeness import assembly
+from likeness.assembly import describing, extracting, modules, restoring, training
 from likeness.features.weights import check_fits, read_file
 from likeness.runs.callbacks import EpochProgress
 from likeness.runs.checkpoint import open_checkpoint, resume_paths
@@ -26,7 +26,7 @@ def right(tmp_path_factory) -> SimpleNamespace:
     """What right files hold, by entry point; and all that opening one imports is imported."""
     place = tmp_path_factory.mktemp("right")
     config = small_run.config_of(*OPTIONS, "callbacks.resume.every_n_epochs=1")
-    extractor = assembly.build_extractor(config)
+    extractor = extracting.build_extractor(config)
     data = small_run.drawn(width=extractor.backbone.feature_shape(32)[0])
     small_run.train(config, place / "run", small_run.RaisedAt(), data, extractor)
     places = place / "run" / "checkpoints"
@@ -46,18 +46,18 @@ def opened(entry: str, path: Path, right: SimpleNamespace) -> str:
         check_fits(read_file(path), WEIGHTS, set(WEIGHTS), "small", str(path))
     elif entry == "evaluate":
         overrides = {"backbone": {}, "extraction": right.config["extraction"]}
-        _, _, card = assembly.restore(path, overrides)
+        _, _, card = restoring.restore(path, overrides)
         given = {"data": {}, "split": None, "metric": {}, "paths": {"store": None}}
-        assembly.as_trained(given, card)
+        restoring.as_trained(given, card)
     else:
-        assembly.git_revision = lambda: None  # asks git
+        describing.git_revision = lambda: None  # asks git
         folder = RunFolder(path.parent / "run", right.config)
         folder.resume_from = path
-        card = assembly.build_card(right.config, {"architecture": "x", "backbone": "y"}, right.extractor, right.data)
-        (head,) = assembly.build_heads([right.config], right.data.feature_shape, card)
-        trainer = assembly.build_trainer(right.config, folder)
+        card = modules.build_card(right.config, {"architecture": "x", "backbone": "y"}, right.extractor, right.data)
+        (head,) = modules.build_heads([right.config], right.data.feature_shape, card)
+        trainer = training.build_trainer(right.config, folder)
         trainer.callbacks = [each for each in trainer.callbacks if not isinstance(each, EpochProgress)]  # typed anew
-        assembly.fit(trainer, head, right.data, folder)
+        training.fit(trainer, head, right.data, folder)
     return "read"
 
 

@@ -13,7 +13,7 @@ import small_run
 from faults.sandbox import command
 from helpers import ROOT, draw_striped
 
-from likeness import assembly
+from likeness.assembly import baselines, extracting, training
 
 
 class Wrong(NamedTuple):
@@ -132,10 +132,10 @@ def place(tmp_path_factory) -> Path:
     (place / "empty").mkdir()
     (place / "text.txt").write_text("hello")
     config = small_run.config_of(*QUICK.split(), "callbacks=last_weights")
-    extractor = assembly.build_extractor(config)
+    extractor = extracting.build_extractor(config)
     data = small_run.drawn(width=extractor.backbone.feature_shape(32)[0])
     head, _, _ = small_run.train(config, place / "run", small_run.RaisedAt(), data, extractor)
-    assembly.fit_methods(head, data, 0, assembly.RunFolder(place / "run", config))
+    baselines.fit_methods(head, data, 0, training.RunFolder(place / "run", config))
     return place
 
 

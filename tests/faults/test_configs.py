@@ -9,7 +9,7 @@ from helpers import draw_striped
 from test_config import HOSTILE, OF_HYDRA, PLACES
 
 import likeness
-from likeness import config
+from likeness.config import targets
 from likeness.errors import LikenessError
 
 TORCHES = ("torch.optim", "torch.nn.modules.loss", "pytorch_lightning.trainer.", "pytorch_lightning.callbacks.")
@@ -23,7 +23,7 @@ SECRETS = {
 
 def accepted(target: object) -> object | None:
     try:
-        return config.allowed(target)
+        return targets.allowed(target)
     except LikenessError:
         return None
 
@@ -41,7 +41,7 @@ def test_whatever_a_target_may_name_is_a_class_of_ours_or_listed(figure):
     """Every name in every module of this package, and of the listed ones, is tried."""
     modules = [module.name for module in pkgutil.walk_packages(likeness.__path__, "likeness.")]
     names = [
-        f"{module}.{name}" for module in [*modules, *config._ALLOWED] for name in dir(import_module(module)) if name
+        f"{module}.{name}" for module in [*modules, *targets._ALLOWED] for name in dir(import_module(module)) if name
     ]
     found = {name: target for name in names if (target := accepted(name)) is not None}
     assert len(found) > 40

@@ -18,7 +18,10 @@ from helpers import draw_striped
 from retrieval import galleries
 from safetensors.torch import save_file
 
-from likeness import assembly, config
+from likeness.assembly import extracting, restoring, scoring, training
+from likeness.config import secrecy
+from likeness.config.refusals import refuse
+from likeness.config.targets import allowed
 from likeness.errors import CODES, LikenessError
 from likeness.features import store
 from likeness.features.backbone import Backbone
@@ -120,7 +123,7 @@ def unwritable(place: Path, patch: Patch, number: int) -> None:
 
 def secret(place: Path, patch: Patch) -> None:
     patch.setenv("HF_TOKEN", "canary0token")
-    config.refuse_secrets({"logger": {"x": "canary0token"}})
+    secrecy.refuse_secrets({"logger": {"x": "canary0token"}})
 
 
 def newer_store(place: Path, patch: Patch) -> None:
@@ -159,18 +162,18 @@ def diverging(place: Path, patch: Patch) -> None:
 def other_extractor(place: Path, patch: Patch) -> None:
     options = small_run.config_of("backbone=random", "preprocessing=simple", "preprocessing.size=32")
     options["trainer"]["max_epochs"] = 1
-    extractor = assembly.build_extractor(options)
+    extractor = extracting.build_extractor(options)
     small_run.train(options, place, small_run.RaisedAt(), small_run.drawn(width=1024), extractor)
     path = place / "checkpoints" / "best.ckpt"
     content = open_checkpoint(path)
     content[CARD] |= {"fingerprint": "0" * 64}
     content[CARD]["extractor"]["backbone"]["weights"] = "another digest"
     write_checkpoint(content, path)
-    assembly.restore(path, {"backbone": {}, "extraction": options["extraction"]})
+    restoring.restore(path, {"backbone": {}, "extraction": options["extraction"]})
 
 
 def no_pictures(place: Path, patch: Patch) -> None:
-    assembly.score_splits({}, small_run.drawn(), ["test"], None, {"ks": [1]})
+    scoring.score_splits({}, small_run.drawn(), ["test"], None, {"ks": [1]})
 
 
 def tampered(place: Path, patch: Patch) -> None:
@@ -220,8 +223,8 @@ def second_index(place: Path, patch: Patch) -> None:
 PREPROCESSING = {"size": 8, "mean": [0.0] * 3, "std": [1.0] * 3}
 EYE, IDS = torch.eye(2), torch.arange(2)
 CASES = {
-    "CONFIG": Case(lambda p, m: config.refuse(["a.b: unknown"]), "1 fault in the config", "a.b: unknown", "--cfg job"),
-    "CONFIG-TARGET": Case(lambda p, m: config.allowed("os.system"), "os.system is not allowed", "_target_", "likeness"),
+    "CONFIG": Case(lambda p, m: refuse(["a.b: unknown"]), "1 fault in the config", "a.b: unknown", "--cfg job"),
+    "CONFIG-TARGET": Case(lambda p, m: allowed("os.system"), "os.system is not allowed", "_target_", "likeness"),
     "CONFIG-EXTRA": Case(
         lambda p, m: trackers.need("nonesuch"), "nonesuch is not installed", "logger", "likeness[nonesuch]"
     ),
@@ -309,7 +312,7 @@ CASES = {
     "ENGINE-MODEL": Case(other_models_collection, "'homes' holds codes of model aaa", ":memory:", "--collection NAME"),
     "RUN-DIR": Case(running_sweep, "1 jobs of the sweep are running", "job", "Wait for them"),
     "RUN-MISSING": Case(
-        lambda p, m: assembly.checkpoint_path({"run": str(p), "checkpoint": None}),
+        lambda p, m: restoring.checkpoint_path({"run": str(p), "checkpoint": None}),
         "no finished run",
         "best.ckpt",
         "train.py printed",
@@ -336,7 +339,7 @@ CASES = {
         cause="reads schema 1",
     ),
     "CKPT-NAN": Case(
-        lambda p, m: assembly.checkpoint.refuse_non_finite(p / "a.ckpt", {"head.weight": EYE / 0}),
+        lambda p, m: training.checkpoint.refuse_non_finite(p / "a.ckpt", {"head.weight": EYE / 0}),
         "1 of 1 tensors of a.ckpt are not finite",
         "a.ckpt\nhead.weight",
         "another checkpoint",

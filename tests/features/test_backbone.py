@@ -8,7 +8,7 @@ from helpers import ROOT
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
-from likeness.assembly import build
+from likeness.assembly.building import build
 from likeness.errors import LikenessError
 from likeness.features import backbone as backbones
 from likeness.features.backbone import Backbone, own_preprocessing, pooled

@@ -18,8 +18,9 @@ from helpers import ROOT
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
-from likeness.assembly import build
-from likeness.config import checked, register
+from likeness.assembly.building import build
+from likeness.config.checking import checked
+from likeness.config.composing import register
 from likeness.features import backbone
 from likeness.features.weights import State
 from likeness.files import write_json

@@ -15,9 +15,10 @@ import pytorch_lightning as pl
 import torch
 from features.mean_colour import MeanColour, extractor_of, run_together
 
-from likeness import assembly
+from likeness.assembly import extracting
 from likeness.commands.extract import filled_line
-from likeness.config import checked, composed
+from likeness.config.checking import checked
+from likeness.config.composing import composed
 from likeness.errors import LikenessError
 from likeness.features import extraction, prediction
 from likeness.features.extraction import extract
@@ -208,7 +209,7 @@ def test_two_processes_of_one_command_leave_the_store_that_one_would(photos, tmp
 
     def found(store: Path) -> extraction.Features:
         config = checked(composed([*options(photos, store), "data.on_bad_image=quarantine"]))
-        return assembly.find_features(config, assembly.build_extractor(config))
+        return extracting.find_features(config, extracting.build_extractor(config))
 
     two_processes, one = found(tmp_path / "store"), found(tmp_path / "other")
     assert (two_processes.computed, two_processes.reused) == (0, 59)

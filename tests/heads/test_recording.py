@@ -10,7 +10,7 @@ import torch
 from small_run import config_of, drawn, train
 from torch import nn
 
-from likeness import assembly
+from likeness.assembly import modules, training
 from likeness.errors import LikenessError
 from likeness.heads.autoencoder import Autoencoder
 from likeness.heads.conv import Conv
@@ -55,8 +55,8 @@ def same(one, other) -> bool:
 @pytest.fixture
 def recorder(monkeypatch):
     """What ``cuda_graph=true`` records with, where there is no CUDA; its counts start at nothing."""
-    monkeypatch.setattr(assembly, "CudaRecorder", CallingRecorder)
-    monkeypatch.setattr(assembly, "_refuse_unrecorded", lambda trainer: None)
+    monkeypatch.setattr(modules, "CudaRecorder", CallingRecorder)
+    monkeypatch.setattr(training, "_refuse_unrecorded", lambda trainer: None)
     monkeypatch.setattr(CallingRecorder, "counts", ([], []))
     return CallingRecorder
 
@@ -231,14 +231,14 @@ def test_what_a_recording_cannot_be_of_is_refused_with_the_config():
 
 def test_a_recording_needs_a_device_and_whole_epochs(tmp_path, monkeypatch):
     config = {**config_of(), "cuda_graph": True}
-    folder = assembly.RunFolder(tmp_path, config)
+    folder = training.RunFolder(tmp_path, config)
     with pytest.raises(LikenessError, match="this head would be trained on cpu") as refusal:
-        assembly.build_trainer(config, folder)
+        training.build_trainer(config, folder)
     assert (refusal.value.code, refusal.value.where) == ("CONFIG", "cuda_graph, trainer.accelerator")
-    trainer = assembly.build_trainer(config_of("+trainer.max_steps=8"), folder)
+    trainer = training.build_trainer(config_of("+trainer.max_steps=8"), folder)
     monkeypatch.setattr(type(trainer.strategy), "root_device", torch.device("cuda"))
     with pytest.raises(LikenessError, match="something is asked between two batches"):
-        assembly._refuse_unrecorded(trainer)
+        training._refuse_unrecorded(trainer)
 
 
 ON_A_GPU = {

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from omegaconf import DictConfig, OmegaConf
 
 from likeness import app
-from likeness.config import register
+from likeness.config.composing import register
 from likeness.errors import LikenessError
 from likeness.files import write_json
 from likeness.runs import launch, sweep

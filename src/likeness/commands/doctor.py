@@ -30,7 +30,7 @@ def run(given: argparse.Namespace) -> None:
     asked = options_of("doctor", OPTIONS, given.words)
 
     from likeness import doctor
-    from likeness.config import composed
+    from likeness.config.composing import composed
 
     store = asked.store or Path(composed([]).paths.store)
     parts: list[tuple[str, Callable[[], Iterator[Any]]]] = [

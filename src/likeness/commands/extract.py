@@ -39,7 +39,8 @@ def run(given: argparse.Namespace) -> None:
 
     from omegaconf import OmegaConf
 
-    from likeness.config import checked, composed
+    from likeness.config.checking import checked
+    from likeness.config.composing import composed
 
     cfg = composed([word for word in given.words if word not in shares])
     if given.cfg:
@@ -47,9 +48,9 @@ def run(given: argparse.Namespace) -> None:
         return
     config = checked(cfg)
 
-    from likeness import assembly
+    from likeness.assembly import filling
 
-    if done := assembly.fill_store(config, number, of):
+    if done := filling.fill_store(config, number, of):
         say(filled_line(*done, number, of))
 
 

@@ -65,9 +65,9 @@ def run(given: argparse.Namespace) -> None:
     too_high = [each for each in asked.perplexity if each >= asked.rows]
     refuse("project", [f"perplexity: {each:g} is not below rows={asked.rows}" for each in too_high])
 
-    from likeness import assembly
+    from likeness.assembly import projecting
     from likeness.reports.projection_grid import show_divergences
 
     folder = asked.out or asked.run / "figures" / "projections"
-    found, title = assembly.project_run(asked.run, asked.perplexity, asked.split, folder, asked.rows)
+    found, title = projecting.project_run(asked.run, asked.perplexity, asked.split, folder, asked.rows)
     show_divergences(found, title, folder)

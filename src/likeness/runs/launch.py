@@ -26,7 +26,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from likeness.config import redacted, refused
+from likeness.config.refusals import refused
+from likeness.config.secrecy import redacted
 from likeness.errors import BUG, INTERRUPTED, LikenessError
 from likeness.files import OF_THE_DISK, sweep_temporary, unwritten, write_json
 from likeness.runs import preemption, sweep
