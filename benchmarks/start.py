@@ -216,7 +216,7 @@ def _inside_first(words: list[str]) -> None:
 
 
 def _inside_second(words: list[str]) -> None:
-    """Every job's way from Hydra's launcher to its first step; the first job's is told with the others."""
+    """Every job's way from the launcher to its first step; the first job's is told with the others."""
     began: list[Seconds] = []
 
     def launching(launch: Callable) -> Callable:
@@ -235,7 +235,8 @@ def _inside_second(words: list[str]) -> None:
         return stepped
 
     def patch() -> None:
-        _patch("hydra_plugins.likeness_launchers", "BasicLauncher", "launch", launching)
+        launchers = sys.modules["hydra_plugins.likeness_launchers"]
+        launchers.run_job = launching(launchers.run_job)
         _patch("likeness.heads.autoencoder", "Autoencoder", "training_step", stepping)
 
     _run(words, patch)
