@@ -192,7 +192,7 @@ def test_another_schema_is_refused(tmp_path, content, what):
 def test_a_missing_checkpoint_says_what_to_give(tmp_path, name):
     error = refusal(tmp_path / name)
     assert (error.code, error.exit_code) == ("CKPT-MISSING", 66)
-    assert "run=FOLDER" in error.fix
+    assert "the file of a checkpoint" in error.fix
 
 
 def test_an_archive_that_could_unpack_to_any_size_is_not_unpacked(tmp_path):
