@@ -131,6 +131,17 @@ def test_a_home_finds_itself(finder, photos):
         assert found.matches[0].similarity == pytest.approx(1.0), rule
 
 
+def test_homes_are_compared_without_what_their_kinds_share_where_enough_are_known(finder, photos, monkeypatch):
+    home = [photos / "kitchen" / "home1-a.png"]
+
+    def found(rule=None):
+        return [(match.home, match.similarity) for match in finder.find_homes(home, 9, rule=rule).matches]
+
+    assert found() == found("mean") != found("centred_mean")
+    monkeypatch.setattr(finding, "_FEWEST_HOMES", len(finder.homes))
+    assert found() == found("centred_mean")
+
+
 def test_a_change_is_seen_by_a_finder_that_is_open(finder, photos):
     Index.open(finder.index.folder).remove(homes=["home2"])
     assert "bath home2" not in names(finder.find([photos / "bath" / "home2-a.png"], 6))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -26,6 +26,7 @@ MakeEngine = Callable[[Generation], Engine]
 
 _MODEL = "model"
 _VOTERS = 5
+_FEWEST_HOMES = 20  # whose pictures say what all pictures of a kind share
 
 
 class Match(NamedTuple):
@@ -160,13 +161,15 @@ class Finder:
             return near._replace(known=None, threshold=None)  # it is in the index
 
     def find_homes(
-        self, pictures: Sequence[Picture], k: int, *, rule: str = "mean", labels: Collection[str] = ()
+        self, pictures: Sequence[Picture], k: int, *, rule: str | None = None, labels: Collection[str] = ()
     ) -> Found:
         """The ``k`` homes most like the home that these pictures are of.
 
         Args:
-            rule: How the pictures of two homes are compared: one of ``retrieval.homes.RULES``. Where it asks for the
-                kinds of room, those of the query are voted by their neighbours.
+            rule: How the pictures of two homes are compared: one of ``retrieval.homes.RULES``. None is the one that
+                was measured to find most (docs/finding_home_to_home.md): ``centred_mean``, and ``mean`` where no kinds
+                are known, or so few homes that what they share is not known. The kinds of the query's pictures are
+                voted by their neighbours.
             labels: Only pictures of these labels are compared.
         """
         spent: dict[str, float] = {}
@@ -177,11 +180,11 @@ class Finder:
             allowed = self._allowed(labels, ())
             rows = np.flatnonzero((self.generation.homes >= 0) & (True if allowed is None else allowed.numpy()))
             homes = torch.from_numpy(self.generation.homes[rows])
-            k = min(k, len(torch.unique(homes)))
-            if not k:
+            if not len(homes):
                 return Found([], nearest.known, nearest.nearest, nearest.threshold, spent)
+            own = torch.from_numpy(self.generation.labels[rows])
+            rule = rule or _rule_for(homes, own)
             kinds = self._voted(codes) if rule in NEEDS_KINDS else None
-            own = torch.from_numpy(self.generation.labels[rows]) if rule in NEEDS_KINDS else None
             found = rank_homes(
                 codes, self.generation.codes[rows], homes, k, rule=rule, query_kinds=kinds, gallery_kinds=own
             )
@@ -313,6 +316,12 @@ def as_indexed(index: Index, model: Model) -> Model:
     model = model.frozen() if index.about.get("frozen") else model
     index.refuse_other(model.identity)
     return model
+
+
+def _rule_for(homes: Int64[Tensor, " n"], kinds: Int64[Tensor, " n"]) -> str:
+    """The rule that finds most; where few homes say what their kinds share, or none does, one that does not ask."""
+    knows_kinds = bool((kinds >= 0).any()) and len(homes.unique()) >= _FEWEST_HOMES
+    return "centred_mean" if knows_kinds else "mean"
 
 
 def _pooled(codes: Float[Tensor, "m d"]) -> Float[Tensor, "1 d"]:

@@ -88,8 +88,10 @@ def test_excluded_homes_and_pictures_of_unknown_home_are_not_found():
 def test_a_home_whose_pictures_cancel_points_nowhere_and_is_no_candidate():
     gallery, homes = [[0.6, 0.8], [-0.6, -0.8], NORTH], [1, 1, 2]
     assert ranked([EAST], gallery, homes, 1, "mean").homes.tolist() == [2]
-    with pytest.raises(LikenessError, match="k=2, and there are 1 homes to be found by mean"):
-        ranked([EAST], gallery, homes, 2, "mean")
+    assert ranked([EAST], gallery, homes, 2, "mean").homes.tolist() == [2]
+    nothing = ranked([EAST], gallery[:2], homes[:2], 2, "mean")
+    assert nothing.homes.tolist() == []
+    assert nothing.rows.shape == nothing.cosines.shape == (0, 1)
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -209,11 +211,9 @@ def test_an_assignment_that_cannot_be_among_the_best_is_not_made(monkeypatch):
     ("change", "told"),
     [
         ({"rule": "nearest"}, "rule='nearest' is unknown"),
-        ({"k": 0}, "k=0, and there are 3 homes"),
-        ({"k": 4}, "k=4, and there are 3 homes"),
+        ({"k": 0}, "k=0, and k must be 1 or more"),
         ({"rule": "by_kind"}, "by_kind needs the kinds"),
         ({"rule": "centred_mean"}, "centred_mean needs the kinds"),
-        ({"rule": "by_kind", "query_kinds": [2], "gallery_kinds": [1] * 5}, "k=1, and there are 0 homes"),
         ({"query": [[0.0, 0.0]]}, "1 of 1 home rows are zero"),
         ({"query": [[float("nan"), 0.0]]}, "not finite"),
         ({"homes": [-1] * 5}, "no homes to compare"),
@@ -224,6 +224,15 @@ def test_what_cannot_be_ranked_is_refused(change, told):
     with pytest.raises(LikenessError, match="RETRIEVAL") as refused:
         ranked(**asked)
     assert told in str(refused.value)
+
+
+def test_homes_without_a_kind_in_common_are_not_found():
+    found = ranked([EAST], GALLERY, HOMES, 9, "by_kind", query_kinds=[2], gallery_kinds=[1] * 5)
+    assert found.homes.tolist() == []
+    assert (
+        ranked([EAST], GALLERY, HOMES, 9, "mean").homes.tolist()
+        == ranked([EAST], GALLERY, HOMES, 3, "mean").homes.tolist()
+    )
 
 
 def test_widths_and_lengths_that_differ_are_refused(unchecked_shapes):

@@ -41,7 +41,7 @@ class FakeFinder(Finder):
         code = normalized(normalized(self.encode(pictures)).mean(0, keepdims=True))[0]
         return self._nearest(code, k, labels, -1, {"decode": 3.04, "forward": 41.2, "head": 0.31, "search": 0.62})
 
-    def find_homes(self, pictures: Sequence, k: int, *, rule: str = "mean", labels: Collection[str] = ()) -> Found:
+    def find_homes(self, pictures: Sequence, k: int, *, rule: str | None = None, labels: Collection[str] = ()) -> Found:
         found = self.find(pictures, self.size, labels=labels)
         homes: dict[str, list[Match]] = {}
         for match in found.matches:

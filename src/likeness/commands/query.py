@@ -22,7 +22,9 @@ def add(commands: Any) -> None:
     parser.add_argument("--index", metavar="DIR", type=Path, required=True, help="the index")
     parser.add_argument("-k", type=int, default=5, help="how many to find (default: 5)")
     parser.add_argument("--homes", action="store_true", help="find homes, not pictures")
-    parser.add_argument("--rule", choices=RULES, help="how --homes are compared (default: mean)")
+    parser.add_argument(
+        "--rule", choices=RULES, help="how --homes are compared (default: centred_mean, if kinds are known)"
+    )
     parser.add_argument("--engine", choices=_ENGINES, default="exact", help="what searches (default: exact)")
     parser.add_argument("--url", help="of the server of --engine qdrant; when left out one in this process, to try it")
     parser.add_argument("--collection", metavar="NAME", help="of that server; when left out the name of the index")
@@ -50,7 +52,7 @@ def run(given: argparse.Namespace) -> None:
     finder = Finder.open(given.index, _engine(given))
     judge = Finder.open(given.known_by) if given.known_by else None
     if given.homes:
-        found = finder.find_homes(given.pictures, given.k, rule=given.rule or RULES[0], labels=given.label)
+        found = finder.find_homes(given.pictures, given.k, rule=given.rule, labels=given.label)
     else:
         found = finder.find(given.pictures, given.k, labels=given.label, homes=given.home)
     if judge:

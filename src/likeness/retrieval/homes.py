@@ -114,6 +114,8 @@ def rank_homes(
 ) -> HomeNeighbours:
     """The ``k`` homes of the gallery that are most like one home, ties by ascending home.
 
+    They are fewer where the rule can compare the home with fewer.
+
     Whoever asks more than once keeps what ``homes_of`` makes of the gallery, and calls ``nearest_homes``.
 
     Args:
@@ -284,25 +286,24 @@ def nearest_homes(
     """``rank_homes`` with what ``homes_of`` made of the query, a single home, and of the gallery.
 
     Raises:
-        LikenessError: RETRIEVAL as ``similarities``, and when ``k`` is below one or more than the homes that the query
-            can be compared with.
+        LikenessError: RETRIEVAL as ``similarities``, and when ``k`` is below one.
     """
     if len(query) != 1:
         raise refusal(f"the query is {len(query)} homes.", "Ask with the pictures of one home at a time.")
+    if k < 1:
+        raise refusal(f"k={k}, and k must be 1 or more.", "Ask for at least one home.")
     score_h = similarities(query, gallery, rule)[0]
     if exclude is not None:
         score_h[torch.isin(gallery.ids, exclude.to(gallery.ids))] = -torch.inf
-    candidates = int((score_h > -torch.inf).sum())
-    if not 1 <= k <= candidates:
-        raise refusal(
-            f"k={k}, and there are {candidates} homes to be found by {rule}.",
-            "Ask for at least one home, and for no more than there are.",
-        )
+    k = min(k, int((score_h > -torch.inf).sum()))
     if rule == "assignment":
         score_h = _best_assigned(query, gallery, score_h, k)
     nearest_k = rank_keys(score_h[None])[0].topk(k).indices
-    rows, cosines = zip(*(_meetings(query, gallery, home, rule) for home in nearest_k.tolist()), strict=True)
-    return HomeNeighbours(score_h[nearest_k], gallery.ids[nearest_k], torch.stack(rows), torch.stack(cosines))
+    rows_km = nearest_k.new_empty(k, len(query.rows))
+    cosines_km = score_h.new_empty(k, len(query.rows))
+    for place, home in enumerate(nearest_k.tolist()):
+        rows_km[place], cosines_km[place] = _meetings(query, gallery, home, rule)
+    return HomeNeighbours(score_h[nearest_k], gallery.ids[nearest_k], rows_km, cosines_km)
 
 
 def _best_assigned(query: Homes, gallery: Homes, bound_h: Float32[Tensor, "h"], k: int) -> Float32[Tensor, "h"]:
