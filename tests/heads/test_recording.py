@@ -15,7 +15,7 @@ from likeness.errors import LikenessError
 from likeness.heads.autoencoder import Autoencoder
 from likeness.heads.conv import Conv
 from likeness.heads.noise import Gaussian
-from likeness.heads.recording import Recorded
+from likeness.heads.recording import CudaRecorder, Recorded
 from likeness.heads.scaling import Scaling
 from likeness.runs import preemption
 from likeness.runs.checkpoint import newest_checkpoint, open_checkpoint
@@ -272,3 +272,28 @@ def test_on_a_gpu_nothing_within_an_epoch_waits_and_a_graph_learns_the_same(vari
     for name, value in expected["scored"].items():
         torch.testing.assert_close(found["scored"][name].cpu(), value.cpu(), rtol=1e-3, atol=1e-5)
     assert [epoch.keys() for epoch in told] == [epoch.keys() for epoch in history]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_on_a_gpu_an_optimizer_that_was_loaded_goes_on_recorded():
+    def learned(recorder) -> torch.Tensor:
+        weight = nn.Parameter(torch.ones(4, device="cuda"))
+        optimizer = torch.optim.Adadelta([weight])
+
+        def take(rows: torch.Tensor) -> torch.Tensor:
+            optimizer.zero_grad()
+            loss = ((rows * weight) ** 2).mean()
+            loss.backward()
+            optimizer.step()
+            return loss.detach()
+
+        rows = torch.arange(4.0, device="cuda")
+        take(rows)
+        optimizer.load_state_dict(optimizer.state_dict())
+        step = take if recorder is None else Recorded(take, optimizer, recorder)
+        for _ in range(6):
+            step(rows)
+        return weight.detach()
+
+    torch.testing.assert_close(learned(CudaRecorder()), learned(None), rtol=1e-6, atol=0)

@@ -84,6 +84,7 @@ class Recorded:
             if "capturable" in group and device.type == "cuda":
                 group["capturable"] = True
                 self._rates.append((group, torch.tensor(float(group["lr"]), device=device)))
+                _count_on_device(optimizer, group["params"])
         self._fixed: list[Any] = []
         self.follow()
 
@@ -133,6 +134,14 @@ class Recorded:
             by_reference = {"lr"} if group.get("capturable") else set()
             yield from group["params"]
             yield from (value for name, value in group.items() if name not in {"params", *by_reference})
+
+
+def _count_on_device(optimizer: torch.optim.Optimizer, parameters: list[Tensor]) -> None:
+    """Steps that a checkpoint had are counted on the CPU, where a graph cannot count on."""
+    for parameter in parameters:
+        state = optimizer.state.get(parameter, {})
+        if "step" in state:
+            state["step"] = state["step"].to(parameter.device)
 
 
 def _same(one: Any, other: Any) -> bool:
