@@ -62,6 +62,7 @@ _MOST_ON_GPU = 32 * 2**30
 _BYTES_PER_PAIR = 32
 _BYTES_PER_FILTERED_PAIR = 4
 _BYTES_PER_ENTRY = 10  # of a row that is prepared: float64 and bfloat16
+_QUERIES_IN_CACHE = 512  # whose products are looked at while they are near
 _PAIRS_IN_CACHE, _ROWS_IN_CACHE = 2**21, 2**15  # of an exact tile on a processor: a larger one is memory's to wait for
 _ALL_BUT_SIGN = 0x7FFFFFFF
 _NO_ID = torch.iinfo(torch.int64).min
@@ -230,8 +231,8 @@ def rows_at_once(codes: Float[Tensor, "n d"], tile_bytes: int) -> int:
 
 
 def queries_at_once(gallery: int, tile_bytes: int) -> int:
-    """How many queries may be filtered at a time: as many more than ``BLOCK`` as the tile is larger than a CPU's."""
-    most = BLOCK * max(1, tile_bytes // TILE_BYTES)
+    """How many queries may be filtered at a time: as many more than suit a CPU as the tile is larger than a CPU's."""
+    most = _QUERIES_IN_CACHE * max(1, tile_bytes // TILE_BYTES)
     return max(1, min(most, tile_bytes // 2 // (_BYTES_PER_FILTERED_PAIR * max(1, gallery))))
 
 
