@@ -97,7 +97,7 @@ def test_a_tile_that_is_asked_for_is_taken_and_a_cpus_is_as_it_was():
 
 
 def test_a_larger_tile_has_more_queries_at_once():
-    assert neighbours.queries_at_once(1000, 256 * 2**20) == 1024
+    assert neighbours.queries_at_once(1000, 256 * 2**20) == 512
     assert neighbours.queries_at_once(100_000, 256 * 2**20) == 335  # 128 MiB of 4 bytes a pair
     assert neighbours.queries_at_once(1_000_000, 32 * 2**30) == 4294
-    assert neighbours.queries_at_once(1000, 32 * 2**30) == 131_072
+    assert neighbours.queries_at_once(1000, 32 * 2**30) == 65_536
