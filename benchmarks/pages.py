@@ -256,6 +256,16 @@ def gain(row: Row) -> str:
     return f"{value} [{low}, {high}]"
 
 
+def voted_kinds(rows: Sequence[Row]) -> Iterator[str]:
+    """Rules down, methods across."""
+    some = [
+        {**row, "rule": row["rule"] + (f", {row['kinds']} kinds" if row["kinds"] != "none" else "")} for row in rows
+    ]
+    yield across(some, "rule", "codes", lambda row: f"{row['MRR']:.1f} [{row['low']:.1f}–{row['high']:.1f}]")
+    right = {row["codes"]: f"{row['votes right']:.1f} %" for row in rows if row["votes right"] is not None}
+    yield "Votes that are right: " + ", ".join(f"{value} ({name})" for name, value in right.items()) + "."
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "bench": partial(block, {"bench": "bench.py"}, every_column),
     "start": partial(block, {"start": "start.py"}, start),
@@ -270,6 +280,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "index": partial(block, {"index": "index.py", "index_large": "index.py --rows 1000000 --repeats 1"}, index),
     "export": partial(block, {"export": "export.py"}, export),
     "votes": votes,
+    "voted_kinds": partial(block, {"voted_kinds_houses": "voted_kinds.py RUN"}, voted_kinds),
     "gpu_bench": partial(block, {"gpu_bench": "gpu.py"}, every_column),
     "gpu_retrieval": partial(block, {"gpu_retrieval": "gpu_retrieval.py"}, every_column),
     "gpu_training": partial(block, {"gpu_training": "gpu_training.py"}, every_column),

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from likeness.assembly import baselines, extracting, restoring, splitting
 from likeness.config import schema
+from likeness.features.datamodule import FeatureData
 from likeness.heads.autoencoder import codes_of
 from likeness.retrieval.neighbours import Neighbours, neighbours
 from likeness.retrieval.significance import paired
@@ -60,14 +61,19 @@ def main() -> None:
     sys.stdout.write(report(f"votes_{run.name}", rows, environment()))
 
 
-def measured(run: Path, split: str) -> Iterator[dict[str, Any]]:
+def opened(run: Path) -> tuple[FeatureData, dict[str, Any]]:
+    """The features of a run by split, and its methods from features to codes."""
     paths = schema.Paths(store=os.environ.get("LIKENESS_STORE"))
     config = asdict(schema.Evaluate(data={}, backbone={}, run=str(run), paths=paths))
     path = restoring.checkpoint_path(config)
     module, extractor, card = restoring.restore(path, config)
     config = restoring.as_trained(config, card)
     data = splitting.build_data(config, extracting.find_features(config, extractor))
-    methods = baselines.read_methods(module, data, (), card, path.parent)
+    return data, dict(baselines.read_methods(module, data, (), card, path.parent))
+
+
+def measured(run: Path, split: str) -> Iterator[dict[str, Any]]:
+    data, methods = opened(run)
     queries, gallery = data.split(split), data.split("train")
     homes = queries.homes.numpy() if bool((queries.homes >= 0).any()) else None
     for name in ("head", "frozen"):
