@@ -87,7 +87,7 @@ EVALUATE = [
     Wrong("run=empty", 66, ("[RUN-MISSING]", "no finished run")),
     Wrong("checkpoint=nowhere.ckpt", 66, ("[CKPT-MISSING]", "{place}/nowhere.ckpt")),
     Wrong("checkpoint=text.txt", 74, ("[CKPT]", "another kind of file")),
-    Wrong("checkpoint=photos", 66, ("[CKPT-MISSING]", "run=FOLDER")),
+    Wrong("checkpoint=photos", 66, ("[CKPT-MISSING]", "the file of a checkpoint")),
     Wrong("run=run split=tets", 78, ("split: 'tets' is not one of",)),
     Wrong("run=run gallery=tets", 78, ("gallery: 'tets' is not one of",)),
     Wrong("run=run architecture=dense", 78, ("architecture",)),
