@@ -200,6 +200,15 @@ def test_near_duplicates_are_pairs_that_are_told_once(finder):
     assert indexing.near_duplicates(finder.generation, above=1.1) == []
 
 
+def test_as_many_pairs_are_shown_as_are_asked_for(finder, capsys):
+    main(["index", "duplicates", str(finder.index.folder), "--above", "-1", "--most", "2"])
+    first, *shown, rest = capsys.readouterr().out.splitlines()
+    pairs = indexing.near_duplicates(finder.generation, above=-1.0)
+    assert first == f"{len(pairs)} pairs look the same (cosine of -1 or more):"
+    assert [line.split()[1] for line in shown] == [str(pair.one) for pair in pairs[:2]]
+    assert rest == f"  … and {len(pairs) - 2} more"
+
+
 def test_near_duplicates_of_some_pictures_are_the_pairs_that_have_one_of_them(finder, monkeypatch):
     codes = normalize(finder.generation.codes.double(), dim=1)
     cosines = (codes @ codes.T).numpy()
@@ -274,6 +283,7 @@ def test_codes_of_another_model_are_refused(finder, model):
         (["query", "a.jpg", "--index", "nowhere", "--homes", "--rule", "mode"], "choose from 'mean', 'best_pair'"),
         (["index", "add", "nowhere", "a", "--home", "h", "--home-pattern", "h"], "give one of them"),
         (["index", "duplicates", "nowhere", "--above", "nan"], "a cosine is -1 to 1"),
+        (["index", "duplicates", "nowhere", "--most", "0"], "--most: 0, at least 1"),
         (["index", "calibrate", "nowhere", "a", "--rate", "5"], "5 is not between 0 and 1"),
         (["query", "a.jpg", "--index", "nowhere", "--url", "http://there:6333"], "of --engine qdrant, not of exact"),
         (["query", "a.jpg", "--index", "nowhere", "--engine", "qdrant"], "INDEX-MISSING"),

@@ -151,6 +151,9 @@ def test_no_second_index_in_a_folder_and_none_where_none_is(tmp_path):
         made(tmp_path)
     with pytest.raises(LikenessError, match="INDEX-MISSING"):
         Index.open(tmp_path / "nowhere")
+    (tmp_path / "file").touch()
+    with pytest.raises(LikenessError, match="an index is a folder, and a file has that name"):
+        Index.create(tmp_path / "file", MODEL, 4)
 
 
 def test_an_index_of_a_newer_version_is_left_alone(tmp_path, monkeypatch):

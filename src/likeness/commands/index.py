@@ -10,6 +10,8 @@ from typing import Any
 from likeness.commands.options import refuse, say
 from likeness.errors import BAD_DATA
 
+_SHOWN = 10  # pairs that look the same
+
 
 def add(commands: Any) -> None:
     """The parser of ``likeness index``."""
@@ -44,6 +46,7 @@ def add(commands: Any) -> None:
     verify.add_argument("--mend", action="store_true", help="go on without what is damaged")
     near = part(_duplicates, "pairs of pictures that look the same")
     near.add_argument("--above", metavar="COSINE", type=float, default=0.98, help="least similarity (default: 0.98)")
+    near.add_argument("--most", metavar="N", type=int, default=_SHOWN, help=f"pairs to show (default: {_SHOWN})")
     gauge = part(_calibrate, "keep a threshold below which a query is like nothing in the index")
     _add_places(gauge, "+")
     gauge.add_argument(
@@ -88,14 +91,16 @@ def _add_faults(given: argparse.Namespace) -> Iterator[str]:
         yield "--home, --home-pattern: give one of them"
 
 
-def _pair_lines(generation: Any, pairs: Sequence[Any], told: str) -> Iterator[str]:
+def _pair_lines(generation: Any, pairs: Sequence[Any], told: str, most: int = _SHOWN) -> Iterator[str]:
+    import numpy as np
+
     if pairs:
         yield f"{len(pairs):,} pairs {told}:"
-    for pair in pairs[:10]:
-        one, other = (generation.path(int(row)) for row in generation.rows_of([pair.one, pair.other]))
+    for pair in pairs[:most]:
+        one, other = (generation.path(int(row)) for row in generation.rows_of(np.array([pair.one, pair.other])))
         yield f"  {pair.similarity:.4f}  {pair.one} {one}  {pair.other} {other}"
-    if len(pairs) > 10:
-        yield f"  … and {len(pairs) - 10:,} more"
+    if len(pairs) > most:
+        yield f"  … and {len(pairs) - most:,} more"
 
 
 def _remove(given: argparse.Namespace) -> None:
@@ -153,7 +158,7 @@ def _cost(rows: int | None) -> str:
 
 
 def _duplicates(given: argparse.Namespace) -> None:
-    refuse("index duplicates", [] if -1 <= given.above <= 1 else [f"--above: {given.above:g}, a cosine is -1 to 1"])
+    refuse("index duplicates", list(_duplicates_faults(given)))
 
     from likeness.indexing import near_duplicates
     from likeness.retrieval.index import Index
@@ -161,7 +166,14 @@ def _duplicates(given: argparse.Namespace) -> None:
     generation = Index.open(given.index).newest()
     pairs = near_duplicates(generation, above=given.above)
     told = f"look the same (cosine of {given.above:g} or more)"
-    say(*_pair_lines(generation, pairs, told) if pairs else [f"no pairs {told}"])
+    say(*_pair_lines(generation, pairs, told, given.most) if pairs else [f"no pairs {told}"])
+
+
+def _duplicates_faults(given: argparse.Namespace) -> Iterator[str]:
+    if not -1 <= given.above <= 1:
+        yield f"--above: {given.above:g}, a cosine is -1 to 1"
+    if given.most < 1:
+        yield f"--most: {given.most}, at least 1"
 
 
 def _calibrate(given: argparse.Namespace) -> None:

@@ -97,7 +97,7 @@ class Index:
         """An empty index.
 
         Raises:
-            LikenessError: INDEX-EXISTS when there is one already; DISK, STORE-PERM.
+            LikenessError: INDEX-EXISTS when there is one already, or a file has that name; DISK, STORE-PERM.
         """
         content = {
             "schema": SCHEMA,
@@ -106,7 +106,7 @@ class Index:
             "created": int(time.time()),
             "about": dict(about or {}),
         }
-        if (folder / _ABOUT).exists():
+        if folder.is_file() or (folder / _ABOUT).exists():
             raise _exists(folder)
         write_once(_generation_path(folder, 1), signed(_manifest(1, 0, [], None, None)))
         if not write_once(folder / _ABOUT, signed(content)):
@@ -538,6 +538,9 @@ def _set_aside(path: Path) -> None:
 
 
 def _exists(folder: Path) -> LikenessError:
+    if folder.is_file():
+        what, where = "an index is a folder, and a file has that name.", str(folder.absolute())
+        return LikenessError("INDEX-EXISTS", what, where=where, fix="Choose another name.")
     return LikenessError(
         "INDEX-EXISTS",
         "there is an index in this folder already.",
