@@ -33,22 +33,24 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
+def photos_of(name: str) -> Path:
+    """A folder of real photos; a test that asks for it is skipped where it is not."""
+    folder = SHARED / "data" / name
+    if not folder.is_dir():
+        pytest.skip(f"the folder of real photos, ../shared/data/{name}, is not here")
+    return folder
+
+
 @pytest.fixture
 def rooms() -> Path:
     """Real photos of six kinds of room, in splits."""
-    folder = SHARED / "data" / "rooms"
-    if not folder.is_dir():
-        pytest.skip("the folder of real photos, ../shared/data/rooms, is not here")
-    return folder
+    return photos_of("rooms")
 
 
 @pytest.fixture
 def houses() -> Path:
     """Real photos, KIND/homeNNN.jpg, of four kinds in each of 400 homes."""
-    folder = SHARED / "data" / "houses"
-    if not folder.is_dir():
-        pytest.skip("the folder of real photos, ../shared/data/houses, is not here")
-    return folder
+    return photos_of("houses")
 
 
 @pytest.fixture
